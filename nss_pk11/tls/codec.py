@@ -1,0 +1,150 @@
+"""Reader and Writer for the presentation language of RFC 8446 section 3: nested, length-checked.
+
+A Reader raises DecodeError on anything short and, by `end()`, on anything left over.  Both are on the hot path, so they do
+no more than slice and compare.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ..errors import DecodeError
+
+_U16 = struct.Struct(">H").unpack_from
+_U32 = struct.Struct(">I").unpack_from
+_U64 = struct.Struct(">Q").unpack_from
+
+
+class Reader:
+    """Reads big-endian numbers and vectors off `data`.  True while bytes are left."""
+
+    __slots__ = ("data", "limit", "position")
+
+    def __init__(self, data: bytes, position: int = 0, limit: int | None = None) -> None:
+        self.data, self.position = data, position
+        self.limit = len(data) if limit is None else limit
+
+    def __bool__(self) -> bool:
+        return self.position < self.limit
+
+    def _advance(self, count: int) -> int:
+        start = self.position
+        if start + count > self.limit:
+            raise DecodeError(f"message is short of {start + count - self.limit} bytes")
+        self.position = start + count
+        return start
+
+    def u8(self) -> int:
+        return self.data[self._advance(1)]
+
+    def u16(self) -> int:
+        value: int = _U16(self.data, self._advance(2))[0]
+        return value
+
+    def u24(self) -> int:
+        start = self._advance(3)
+        return int.from_bytes(self.data[start : start + 3], "big")
+
+    def u32(self) -> int:
+        value: int = _U32(self.data, self._advance(4))[0]
+        return value
+
+    def u64(self) -> int:
+        value: int = _U64(self.data, self._advance(8))[0]
+        return value
+
+    def take(self, count: int) -> bytes:
+        """Exactly `count` bytes."""
+        start = self._advance(count)
+        return self.data[start : start + count]
+
+    def rest(self) -> bytes:
+        """Everything left."""
+        return self.take(self.limit - self.position)
+
+    def _length(self, width: int) -> int:
+        start = self._advance(width)
+        return int.from_bytes(self.data[start : start + width], "big")
+
+    def vector(self, width: int, least: int = 0) -> bytes:
+        """A vector with a length field of `width` bytes, at least `least` bytes long."""
+        length = self._length(width)
+        if length < least:
+            raise DecodeError(f"vector of {length} bytes where at least {least} are required")
+        return self.take(length)
+
+    def block(self, width: int, least: int = 0) -> Reader:
+        """Like `vector`, as a Reader over the same buffer (no copy)."""
+        length = self._length(width)
+        if length < least:
+            raise DecodeError(f"vector of {length} bytes where at least {least} are required")
+        start = self._advance(length)
+        return Reader(self.data, start, start + length)
+
+    def u16_list(self, width: int) -> tuple[int, ...]:
+        """A non-empty vector of 16-bit numbers."""
+        length = self._length(width)
+        if length < 2 or length % 2:
+            raise DecodeError(f"list of 16-bit numbers is {length} bytes long")
+        start = self._advance(length)
+        return struct.unpack_from(f">{length // 2}H", self.data, start)
+
+    def end(self) -> None:
+        """Raises DecodeError if bytes are left."""
+        if self.position != self.limit:
+            raise DecodeError(f"{self.limit - self.position} bytes follow the end of the message")
+
+
+class Writer:
+    """Builds a message; every method returns the Writer."""
+
+    __slots__ = ("buffer",)
+
+    def __init__(self) -> None:
+        self.buffer = bytearray()
+
+    def u8(self, value: int) -> Writer:
+        self.buffer.append(value)
+        return self
+
+    def u16(self, value: int) -> Writer:
+        self.buffer += value.to_bytes(2, "big")
+        return self
+
+    def u24(self, value: int) -> Writer:
+        self.buffer += value.to_bytes(3, "big")
+        return self
+
+    def u32(self, value: int) -> Writer:
+        self.buffer += value.to_bytes(4, "big")
+        return self
+
+    def u64(self, value: int) -> Writer:
+        self.buffer += value.to_bytes(8, "big")
+        return self
+
+    def raw(self, data: bytes) -> Writer:
+        self.buffer += data
+        return self
+
+    def vector(self, width: int, data: bytes) -> Writer:
+        """`data` behind its length in `width` bytes.  Raises OverflowError if it does not fit."""
+        self.buffer += len(data).to_bytes(width, "big")
+        self.buffer += data
+        return self
+
+    def u16_list(self, width: int, values: tuple[int, ...]) -> Writer:
+        return self.vector(width, struct.pack(f">{len(values)}H", *values))
+
+    @contextmanager
+    def block(self, width: int) -> Iterator[Writer]:
+        """What is written inside is preceded by its length in `width` bytes."""
+        buffer, start = self.buffer, len(self.buffer)
+        buffer += bytes(width)
+        yield self
+        buffer[start : start + width] = (len(buffer) - start - width).to_bytes(width, "big")
+
+    def bytes(self) -> bytes:
+        return bytes(self.buffer)

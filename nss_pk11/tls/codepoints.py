@@ -1,0 +1,128 @@
+"""The numbers of the protocol: versions, content types, messages, extensions, groups, signature schemes.
+
+Values come from the IANA TLS registries; names are the RFCs'.  Unknown numbers from a peer stay plain ints (decoders never
+raise on them), so every table here is used for *known* values only.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class Version(IntEnum):
+    """ProtocolVersion (RFC 8446 section 4.1.2)."""
+
+    ssl3 = 0x0300
+    tls1_0 = 0x0301
+    tls1_1 = 0x0302
+    tls1_2 = 0x0303
+    tls1_3 = 0x0304
+
+    @property
+    def label(self) -> str:
+        """The name people read: "TLSv1.3"."""
+        return "SSLv3" if self is Version.ssl3 else f"TLSv1.{self - 0x0301}"
+
+
+class ContentType(IntEnum):
+    change_cipher_spec = 20
+    alert = 21
+    handshake = 22
+    application_data = 23
+
+
+class HandshakeType(IntEnum):
+    hello_request = 0
+    client_hello = 1
+    server_hello = 2
+    new_session_ticket = 4
+    end_of_early_data = 5
+    encrypted_extensions = 8
+    certificate = 11
+    server_key_exchange = 12
+    certificate_request = 13
+    server_hello_done = 14
+    certificate_verify = 15
+    client_key_exchange = 16
+    finished = 20
+    certificate_status = 22
+    key_update = 24
+    compressed_certificate = 25
+    message_hash = 254
+
+
+class ExtensionType(IntEnum):
+    server_name = 0
+    max_fragment_length = 1
+    status_request = 5
+    supported_groups = 10
+    ec_point_formats = 11
+    signature_algorithms = 13
+    application_layer_protocol_negotiation = 16
+    padding = 21
+    encrypt_then_mac = 22
+    extended_master_secret = 23
+    compress_certificate = 27
+    record_size_limit = 28
+    session_ticket = 35
+    pre_shared_key = 41
+    early_data = 42
+    supported_versions = 43
+    cookie = 44
+    psk_key_exchange_modes = 45
+    certificate_authorities = 47
+    post_handshake_auth = 49
+    signature_algorithms_cert = 50
+    key_share = 51
+    renegotiation_info = 0xFF01
+
+
+class Group(IntEnum):
+    """NamedGroup (RFC 8446 section 4.2.7, RFC 7919, and the ECDHE-MLKEM hybrid)."""
+
+    secp256r1 = 23
+    secp384r1 = 24
+    secp521r1 = 25
+    x25519 = 29
+    x448 = 30
+    ffdhe2048 = 256
+    ffdhe3072 = 257
+    ffdhe4096 = 258
+    X25519MLKEM768 = 0x11EC
+
+
+class SignatureScheme(IntEnum):
+    """SignatureScheme (RFC 8446 section 4.2.3; ML-DSA: draft-ietf-tls-mldsa)."""
+
+    rsa_pkcs1_sha1 = 0x0201
+    ecdsa_sha1 = 0x0203
+    rsa_pkcs1_sha256 = 0x0401
+    ecdsa_secp256r1_sha256 = 0x0403
+    rsa_pkcs1_sha384 = 0x0501
+    ecdsa_secp384r1_sha384 = 0x0503
+    rsa_pkcs1_sha512 = 0x0601
+    ecdsa_secp521r1_sha512 = 0x0603
+    rsa_pss_rsae_sha256 = 0x0804
+    rsa_pss_rsae_sha384 = 0x0805
+    rsa_pss_rsae_sha512 = 0x0806
+    ed25519 = 0x0807
+    ed448 = 0x0808
+    rsa_pss_pss_sha256 = 0x0809
+    rsa_pss_pss_sha384 = 0x080A
+    rsa_pss_pss_sha512 = 0x080B
+    mldsa44 = 0x0904
+    mldsa65 = 0x0905
+    mldsa87 = 0x0906
+
+
+class CertificateCompression(IntEnum):
+    """CertificateCompressionAlgorithm (RFC 8879 section 3)."""
+
+    zlib = 1
+    brotli = 2
+    zstd = 3
+
+
+def is_grease(value: int) -> bool:
+    """Whether a 16-bit code point is reserved for GREASE (RFC 8701 section 2): 0x0A0A, 0x1A1A, … 0xFAFA."""
+    return (value & 0x0F0F) == 0x0A0A and (value >> 8) == (value & 0xFF)

@@ -1,0 +1,154 @@
+"""Settings of a connection, frozen: what may be negotiated, with which identities, and the few callbacks a pure engine needs.
+
+No tokens, sockets or files here: `Identity.key` is opaque to the engine and comes back to the driver in `Sign` and
+`Decrypt`; the clock, the random source and the ticket sealer are given.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from ..errors import ConfigurationError
+from .codepoints import CertificateCompression, Group, SignatureScheme, Version
+from .suites import DEFAULT_SUITES, Suite
+
+if TYPE_CHECKING:
+    from .session import Session
+
+DEFAULT_GROUPS = (
+    Group.X25519MLKEM768,
+    Group.x25519,
+    Group.secp256r1,
+    Group.secp384r1,
+    Group.secp521r1,
+    Group.x448,
+    Group.ffdhe2048,
+    Group.ffdhe3072,
+    Group.ffdhe4096,
+)
+
+# SHA-1 schemes are known (a TLS 1.2 caller may ask for them) but never a default (RFC 9155).
+DEFAULT_SCHEMES = tuple(
+    scheme for scheme in SignatureScheme if scheme not in (SignatureScheme.rsa_pkcs1_sha1, SignatureScheme.ecdsa_sha1)
+)
+
+
+class Tickets(Protocol):
+    """Seals session state into tickets that only this server (or its siblings with the same keys) can open (RFC 5077)."""
+
+    @property
+    def lifetime(self) -> int:
+        """How long a new ticket is good, seconds; at most 604800 (RFC 8446 section 4.6.1)."""
+
+    def seal(self, state: bytes) -> bytes:
+        """An opaque ticket for `state`."""
+
+    def unseal(self, ticket: bytes) -> bytes | None:
+        """The state in `ticket`, or None where it is not ours, damaged, or too old.  Never raises on bad input."""
+
+
+@dataclass(frozen=True, eq=False)
+class Identity:
+    """A certificate chain and the key behind its leaf.  Compared by identity.
+
+    `chain`: DER, leaf first, root left out; `schemes`: what the key can sign, by its token's mechanisms and its own
+    attributes; `can_decrypt`: RSA key exchange is possible; `names`: dNSName patterns of the leaf ("*.example.com"),
+    lower case; `cost`: CPU microseconds of one signature, to choose the cheapest; `key`: the driver's own; `curve`: the
+    group of an EC key; `ocsp`: a DER response to staple, or b"".
+    """
+
+    chain: tuple[bytes, ...]
+    schemes: tuple[SignatureScheme, ...]
+    key: object
+    can_decrypt: bool = False
+    names: tuple[str, ...] = ()
+    cost: float = 0.0
+    ocsp: bytes = b""
+    curve: Group | None = None
+    issuers: tuple[bytes, ...] = ()  # DER issuer names of the chain's certificates (for certificate_authorities)
+
+
+@dataclass(frozen=True)
+class Config:
+    """What both sides share.  Lengths in bytes, times in seconds.
+
+    `mechanisms`: answers which PKCS #11 mechanisms the present slots offer, asked at handshake start; None means all.
+    `keylog`: called with one NSS key log line without newline (SSLKEYLOGFILE); None means never.
+    `record_size_limit`: largest plaintext record we take (RFC 8449), 64 to 16384.
+    """
+
+    min_version: Version = Version.tls1_2
+    max_version: Version = Version.tls1_3
+    suites: tuple[Suite, ...] = DEFAULT_SUITES
+    groups: tuple[Group, ...] = DEFAULT_GROUPS
+    schemes: tuple[SignatureScheme, ...] = DEFAULT_SCHEMES
+    alpn: tuple[str, ...] = ()
+    identities: tuple[Identity, ...] = ()
+    record_size_limit: int = 16384
+    certificate_compression: tuple[CertificateCompression, ...] = ()
+    mechanisms: Callable[[], frozenset[str]] | None = None
+    keylog: Callable[[str], None] | None = None
+    clock: Callable[[], float] = time.time
+    random: Callable[[int], bytes] = os.urandom
+
+    def __post_init__(self) -> None:
+        if self.min_version > self.max_version:
+            raise ConfigurationError(f"oldest version {self.min_version.label} is newer than newest {self.max_version.label}",
+                                     name="SSL_ERROR_INVALID_VERSION_RANGE")
+        if not 64 <= self.record_size_limit <= 16384:
+            raise ConfigurationError("record_size_limit must be 64 to 16384 bytes (RFC 8449 section 4)")
+        if not self.usable_suites():
+            raise ConfigurationError("no enabled suite fits the enabled versions", name="SSL_ERROR_NO_CIPHERS_SUPPORTED")
+
+    def usable_suites(self) -> tuple[Suite, ...]:
+        """Enabled suites that fit the enabled versions and whose every mechanism some present slot offers."""
+        offered = self.mechanisms() if self.mechanisms else None
+        return tuple(
+            suite
+            for suite in self.suites
+            if suite.max_version >= self.min_version
+            and suite.min_version <= self.max_version
+            and (offered is None or suite.mechanisms <= offered)
+        )
+
+
+@dataclass(frozen=True)
+class ClientConfig(Config):
+    """A client.  `server_name`: DNS name or address to verify and (a DNS name) to send as SNI; "" for none.
+    `key_shares`: how many of `groups` get a key share in the first flight.  `session`: one to resume."""
+
+    server_name: str = ""
+    session: Session | None = None
+    key_shares: int = 2
+    request_ocsp: bool = True
+    post_handshake_auth: bool = True
+    encrypt_then_mac: bool = True
+    max_fragment_length: int = 0  # 512, 1024, 2048 or 4096 asks for it (RFC 6066 section 4); 0 does not
+    middlebox_compatibility: bool = True
+    fallback: bool = False  # send TLS_FALLBACK_SCSV: this is a retry with a lower version (RFC 7507)
+
+
+ClientAuth = Literal["none", "request", "require"]
+
+
+@dataclass(frozen=True)
+class ServerConfig(Config):
+    """A server.  `authorities`: DER names of the CAs whose client certificates are welcome; `tickets`: None for no
+    stateless resumption; `session_ids`: whether the driver answers LookupSession and keeps StoreSession events;
+    `ticket_count`: TLS 1.3 tickets sent after a full handshake; `prefer_own_order`: the server's order of suites and groups wins;
+    `refuse_unknown_names`: unrecognized_name instead of the default identity (RFC 6066 section 3)."""
+
+    client_auth: ClientAuth = "none"
+    authorities: tuple[bytes, ...] = ()
+    tickets: Tickets | None = None
+    ticket_count: int = 2
+    session_ids: bool = False
+    session_lifetime: int = 7200
+    prefer_own_order: bool = True
+    refuse_unknown_names: bool = False
+    encrypt_then_mac: bool = True
+    context: bytes = field(default=b"", repr=False)  # mixed into sessions: a session of one context is no good in another

@@ -1,0 +1,89 @@
+"""What a handshake can wait for.
+
+A handshake is a generator that reads as the RFC's message flow; each `yield` hands one of these to the engine.  `Receive`
+is answered by the peer; every `Operation` is answered by whoever drives the engine, with `engine.complete(operation,
+result)` or `engine.fail(operation, error)`.  Waiting for a key is a wait like any other: nothing blocks.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .codepoints import SignatureScheme
+    from .config import Identity
+
+
+class Wait:
+    """Base: something a handshake cannot go on without."""
+
+    __slots__ = ()
+
+
+class Receive(Wait):
+    """The next handshake message, which must be one of `types` (HandshakeType values); any other is unexpected_message."""
+
+    __slots__ = ("types",)
+
+    def __init__(self, *types: int) -> None:
+        self.types = types
+
+
+class Operation(Wait):
+    """Something only the driver can do.  Compared by identity; one is pending per engine at a time."""
+
+    __slots__ = ()
+
+
+class Sign(Operation):
+    """Sign `message` (bytes, unhashed) with `identity.key` by `scheme`; result: the signature as TLS carries it
+    (DER for ECDSA).  RFC 8446 section 4.4.3, RFC 5246 section 7.4.8."""
+
+    __slots__ = ("identity", "message", "scheme")
+
+    def __init__(self, identity: Identity, scheme: SignatureScheme, message: bytes) -> None:
+        self.identity, self.scheme, self.message = identity, scheme, message
+
+
+class Decrypt(Operation):
+    """RSAES-PKCS1-v1_5 decryption of `ciphertext` with `identity.key`; result: the plaintext, or None where decryption
+    failed *for whatever reason that depends on the ciphertext*.  The engine hides the difference (RFC 5246 section 7.4.7.1)."""
+
+    __slots__ = ("ciphertext", "identity")
+
+    def __init__(self, identity: Identity, ciphertext: bytes) -> None:
+        self.identity, self.ciphertext = identity, ciphertext
+
+
+class LookupSession(Operation):
+    """Find a server session by id (RFC 5246 section 7.4.1.2); result: what StoreSession stored (bytes), or None."""
+
+    __slots__ = ("session_id",)
+
+    def __init__(self, session_id: bytes) -> None:
+        self.session_id = session_id
+
+
+class VerifyPeer(Operation):
+    """Decide on the peer's certificate; result ignored, `fail` with a CertificateError refuses it.
+
+    `chain`: DER, leaf first; `server_name`: the name to match, "" on a server; `ocsp`: stapled response (DER) or b"";
+    `purpose`: "server" or "client", whose certificate it is.
+    """
+
+    __slots__ = ("chain", "ocsp", "purpose", "server_name")
+
+    def __init__(self, chain: tuple[bytes, ...], server_name: str, ocsp: bytes, purpose: str) -> None:
+        self.chain, self.server_name, self.ocsp, self.purpose = chain, server_name, ocsp, purpose
+
+
+class ChooseClientIdentity(Operation):
+    """The server asks for a certificate; result: one of `identities` (those that fit `schemes`), or None to send none.
+
+    `authorities`: DER names of the CAs the server accepts, empty for any.
+    """
+
+    __slots__ = ("authorities", "identities", "schemes")
+
+    def __init__(self, identities: tuple[Identity, ...], authorities: tuple[bytes, ...], schemes: tuple[int, ...]) -> None:
+        self.identities, self.authorities, self.schemes = identities, authorities, schemes
