@@ -2,7 +2,8 @@
 
 The primes are computed from the RFC's own formula (appendix A) rather than copied:
 p = 2^b - 2^(b-64) + {[2^(b-130) e] + X} 2^64 - 1.  That takes under a millisecond for all three and leaves nothing to
-mistype.  The arithmetic on secrets is the library's, in constant time; OpenSSL knows these groups and draws the short exponents of RFC 7919 section 5.2 for them.
+mistype.  The arithmetic on secrets is the library's, in constant time; OpenSSL knows these groups
+and draws the short exponents of RFC 7919 section 5.2 for them.
 
 May import `errors` and `codepoints`; knows nothing of messages or the key schedule.
 """
