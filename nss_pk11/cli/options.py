@@ -1,0 +1,102 @@
+"""Options that several subcommands share, and the slot manager they open.
+
+May touch `pins` and `slots`, both only on use: `--help` imports neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from ..errors import NSPRError
+from .output import note
+
+if TYPE_CHECKING:
+    from ..pins import PinProvider
+    from ..slots import SlotManager
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+PIN_SOURCES = "prompt, env:NAME, file:PATH, cmd:COMMAND, or pass:VALUE (tests only)"
+
+
+def pin_provider(ctx: click.Context, param: click.Parameter, value: str | None) -> PinProvider | None:
+    """The provider that a SOURCE stands for.  The text is never repeated: it may hold a PIN."""
+    if value is None:
+        return None
+    from .. import pins
+
+    if value.startswith("pass:"):
+        note("pass: shows the PIN to everyone who can list processes; use it for tests only", style="yellow")
+    try:
+        return pins.parse(value)
+    except NSPRError:
+        raise click.BadParameter(f"a PIN comes from {PIN_SOURCES}", ctx, param) from None
+
+
+def hex_bytes(ctx: click.Context, param: click.Parameter, value: str | None) -> bytes | None:
+    """A CKA_ID from hex digits; colons between bytes are fine."""
+    try:
+        return None if value is None else bytes.fromhex(value.replace(":", ""))
+    except ValueError:
+        raise click.BadParameter("an id is hex digits, two for each byte", ctx, param) from None
+
+
+def module_option(command: Command) -> Command:
+    return click.option(
+        "--module",
+        "modules",
+        multiple=True,
+        metavar="PATH",
+        type=click.Path(),
+        envvar="NSS_PK11_MODULE",
+        help="PKCS #11 library; may be repeated. [default: the URI's module-path, else those registered with p11-kit; "
+        "or the variable NSS_PK11_MODULE]",
+    )(command)
+
+
+def pin_option(command: Command) -> Command:
+    return click.option(
+        "--pin",
+        "pin",
+        callback=pin_provider,
+        metavar="SOURCE",
+        help=f"Where the PIN comes from: {PIN_SOURCES}. A URI's own pin-value or pin-source wins.",
+    )(command)
+
+
+def json_option(command: Command) -> Command:
+    return click.option("--json", "as_json", is_flag=True, help="JSON on stdout.")(command)
+
+
+def yes_option(command: Command) -> Command:
+    return click.option("--yes", is_flag=True, help="Do not ask for confirmation.")(command)
+
+
+def token_option(required: bool = False) -> Callable[[Command], Command]:
+    def decorate(command: Command) -> Command:
+        return click.option(
+            "--token",
+            "token",
+            metavar="TOKEN",
+            required=required,
+            help="The token: its label, or a pkcs11: URI such as pkcs11:token=web;serial=4711.",
+        )(command)
+
+    return decorate
+
+
+@contextmanager
+def open_manager(modules: tuple[str, ...], *uris: str | None, pin: PinProvider | None = None) -> Iterator[SlotManager]:
+    """A slot manager with `modules` loaded; with none given those that p11-kit knows, unless the `uris` name their own."""
+    from ..slots import SlotManager
+
+    with SlotManager(pin) as manager:
+        for path in modules:
+            manager.load(path)
+        if not modules and not all(uri and ("module-path=" in uri or not uri.startswith("pkcs11:")) for uri in uris or (None,)):
+            manager.load_registered()
+        yield manager
