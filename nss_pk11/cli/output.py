@@ -65,7 +65,7 @@ class Failure(click.ClickException):
 
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
-        self.exit_code = exit_code
+        self.exit_code = exit_code  # type: ignore[misc]  # click's own subclasses do so
 
     @classmethod
     def of(cls, error: Exception) -> Failure | None:

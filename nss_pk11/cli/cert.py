@@ -1,0 +1,248 @@
+"""`nss-pk11 cert`: certificates of keys that are inside tokens, or in files."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ..errors import CertificateError, NotFound
+from .options import Command, json_option, module_option, open_manager, pin_option, token_option
+from .output import Text, emit_json, note
+
+if TYPE_CHECKING:
+    from ..pins import PinProvider
+    from ..slots import PrivateKey, Token
+
+USAGES = ("server", "client", "both")
+
+
+@click.group(short_help="Make, request, import and list certificates.")
+def cert() -> None:
+    """Make, request, import and list certificates."""
+
+
+def _subject_options(command: Command) -> Command:
+    """What a certificate says about its subject; shared by `self-signed` and `request`."""
+    for option in (
+        click.option("--for", "usage", type=click.Choice(USAGES), default="both", show_default=True, help="TLS role."),
+        click.option("--subject", metavar="NAME", help="Subject as RFC 4514 text, CN=www,O=Example. [default: the first --name]"),
+        click.option("--name", "names", multiple=True, metavar="NAME", help="Host name, IP or mail address; may be repeated."),
+    ):
+        command = option(command)
+    return command
+
+
+def _out_option(command: Command) -> Command:
+    return click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Write PEM to FILE. [default: stdout]")(
+        command
+    )
+
+
+@cert.command("self-signed", short_help="Make a certificate that its own key signs.")
+@click.argument("source", metavar="KEY-URI|KEY-FILE")
+@_subject_options
+@click.option("--days", type=click.IntRange(1, 36500), default=90, show_default=True, help="How long it is good.")
+@_out_option
+@click.option("--import", "store", is_flag=True, help="Store it on the token, beside the key.")
+@module_option
+@pin_option
+def self_signed(
+    source: str,
+    names: tuple[str, ...],
+    subject: str | None,
+    usage: str,
+    days: int,
+    out: Path | None,
+    store: bool,
+    modules: tuple[str, ...],
+    pin: PinProvider | None,
+) -> None:
+    """Make a certificate that its own key signs, for tests and for peers that pin it.
+
+    \b
+    Examples:
+      nss-pk11 cert self-signed "pkcs11:token=web;object=www" --name localhost --name 127.0.0.1 --import --pin env:PIN
+      nss-pk11 cert self-signed key.pem --name localhost --out cert.pem
+    """
+    from .select import find_key, is_uri, token_of
+
+    _require_subject(names, subject)
+    if store and not is_uri(source):
+        raise click.UsageError("--import needs a key on a token")
+    with open_manager(modules, source, pin=pin) as manager:
+        from cryptography.hazmat.primitives.serialization import Encoding
+
+        from . import issue
+
+        key = find_key(manager, source, pin)
+        made = issue.self_signed(key, names, now=datetime.now(UTC), days=days, subject=subject, usage=issue.Usage[usage])
+        if store:
+            token_of(manager, key).import_certificate(made.public_bytes(Encoding.DER), key.label, key.id)
+            note(f"stored on token {key.token.label!r} as {key.label!r}")
+    if out is not None or not store:
+        _write(made.public_bytes(Encoding.PEM), out)
+
+
+@cert.command(short_help="Make a certificate request (CSR) for a CA to sign.")
+@click.argument("source", metavar="KEY-URI|KEY-FILE")
+@_subject_options
+@_out_option
+@module_option
+@pin_option
+def request(
+    source: str,
+    names: tuple[str, ...],
+    subject: str | None,
+    usage: str,
+    out: Path | None,
+    modules: tuple[str, ...],
+    pin: PinProvider | None,
+) -> None:
+    """Make a certificate request (PKCS #10) for a CA to sign.
+
+    \b
+    Example:
+      nss-pk11 cert request "pkcs11:token=web;object=www" --name www.example.com --out www.csr --pin env:PIN
+    """
+    from .select import find_key
+
+    _require_subject(names, subject)
+    with open_manager(modules, source, pin=pin) as manager:
+        from cryptography.hazmat.primitives.serialization import Encoding
+
+        from . import issue
+
+        key = find_key(manager, source, pin)
+        made = issue.request(key, names, subject=subject, usage=issue.Usage[usage])
+    _write(made.public_bytes(Encoding.PEM), out)
+
+
+@cert.command("import", short_help="Store a certificate and its chain on a token.")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--key", "key_uri", metavar="KEY-URI", help="The key it belongs to: stored beside it, with its id and label.")
+@token_option()
+@click.option("--label", help="The label of the first certificate. [default: the key's, else the subject's common name]")
+@module_option
+@pin_option
+def import_(
+    file: Path, key_uri: str | None, token: str | None, label: str | None, modules: tuple[str, ...], pin: PinProvider | None
+) -> None:
+    """Store the certificates of FILE (PEM or DER; the leaf first, then its chain) on a token.
+
+    \b
+    Examples:
+      nss-pk11 cert import www.pem --key "pkcs11:token=web;object=www" --pin env:PIN
+      nss-pk11 cert import intermediate.pem --token web --pin env:PIN
+    """
+    from .. import certs
+    from .select import find_key, find_token, login, token_of
+
+    if (key_uri is None) == (token is None):
+        raise click.UsageError("give one of --key and --token")
+    chain = _read_chain(file)
+    with open_manager(modules, key_uri or token, pin=pin) as manager:
+        key: PrivateKey | None
+        if key_uri is not None:
+            key = find_key(manager, key_uri, pin)
+            if not certs.matches_key(chain[0], key.public_key):
+                raise CertificateError(f"{file} is not a certificate of key {key.label!r}", name="SEC_ERROR_NO_KEY")
+            chosen = token_of(manager, key)
+        else:
+            chosen = find_token(manager, str(token))
+            login(chosen, pin)
+            key = _key_of(chosen, chain[0])
+        _store(chosen, chain, key, label)
+
+
+def _key_of(token: Token, der: bytes) -> PrivateKey | None:
+    """The key on `token` that a certificate belongs to, if there is one."""
+    from .. import certs
+
+    for key in token.keys():  # noqa: SIM118 - a token is no dict
+        try:
+            if certs.matches_key(der, key.public_key):
+                return key
+        except NotFound:  # a key that shows no public half
+            continue
+    return None
+
+
+def _store(token: Token, chain: tuple[bytes, ...], key: PrivateKey | None, label: str | None) -> None:
+    """The leaf beside its key (same CKA_ID: PKCS #11 section 4.5 links them so), the rest by their subjects' names."""
+    for i, der in enumerate(chain):
+        owner = key if i == 0 else None
+        name = (label if i == 0 else None) or (owner.label if owner else "") or _common_name(der)
+        token.import_certificate(der, name, owner.id if owner else b"")
+        note(f"stored {_common_name(der)!r} on token {token.info.label!r} as {name!r}")
+
+
+@cert.command("list", short_help="List the certificates of tokens.")
+@module_option
+@token_option()
+@pin_option
+@json_option
+def list_certificates(modules: tuple[str, ...], token: str | None, pin: PinProvider | None, as_json: bool) -> None:
+    """List the certificates of one token, or of all.
+
+    \b
+    Example:
+      nss-pk11 cert list --token web
+    """
+    from .records import certificate_record, show_certificate
+    from .select import log_in_all, named_tokens
+
+    with open_manager(modules, token, pin=pin) as manager:
+        tokens = named_tokens(manager, token)
+        log_in_all(tokens, pin)
+        records = [record for one in tokens for record in map(certificate_record, one.certificates())]
+    if as_json:
+        emit_json(records)
+        return
+    text = Text()
+    for record in records:
+        show_certificate(text, record)
+
+
+# --- files and names -------------------------------------------------------------------------------------------------
+
+
+def _require_subject(names: tuple[str, ...], subject: str | None) -> None:
+    if not names and not subject:
+        raise click.UsageError("a certificate needs a --name (or a --subject)")
+
+
+def _read_chain(file: Path) -> tuple[bytes, ...]:
+    """The certificates of a PEM or DER file.  Raises CertificateError, OSError."""
+    from cryptography import x509
+
+    from .. import certs
+
+    data = file.read_bytes()
+    if b"-----BEGIN " in data:
+        return certs.load_pem_chain(str(file))
+    try:
+        x509.load_der_x509_certificate(data)
+    except ValueError:
+        raise CertificateError(f"{file} holds no certificate, neither PEM nor DER", name="SEC_ERROR_BAD_DER") from None
+    return (data,)
+
+
+def _common_name(der: bytes) -> str:
+    """What to call a certificate: its subject's common name, or the whole subject."""
+    from cryptography import x509
+    from cryptography.x509.oid import NameOID
+
+    subject = x509.load_der_x509_certificate(der).subject
+    names = subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    return str(names[0].value) if names else subject.rfc4514_string()
+
+
+def _write(pem: bytes, out: Path | None) -> None:
+    if out is None:
+        click.echo(pem, nl=False)
+    else:
+        out.write_bytes(pem)
+        note(f"wrote {out}")

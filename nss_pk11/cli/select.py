@@ -1,0 +1,94 @@
+"""Finding what a command line names: tokens by label or URI, keys by URI or file.
+
+Asks `slots`; a name that fits nothing is `NotFound`, one that fits several things `Ambiguous` with all of them listed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..errors import Ambiguous, ConfigurationError, NotFound
+
+if TYPE_CHECKING:
+    from ..pins import PinProvider
+    from ..slots import PrivateKey, SlotManager, Token
+
+
+def is_uri(text: str) -> bool:
+    return text.lower().startswith("pkcs11:")
+
+
+def find_tokens(manager: SlotManager, name: str | None) -> list[Token]:
+    """All tokens that `name` (label, URI, or None for all) fits."""
+    tokens = manager.tokens()
+    if name is None:
+        return tokens
+    if is_uri(name):
+        return manager.find_tokens(name)
+    return [token for token in tokens if token.info.label == name]
+
+
+def find_token(manager: SlotManager, name: str) -> Token:
+    """The one token that `name` fits.  Raises NotFound, Ambiguous."""
+    tokens = find_tokens(manager, name)
+    if not tokens:
+        present = ", ".join(repr(token.info.label) for token in manager.tokens() if token.info.label) or "none"
+        raise NotFound(f"no token fits {name!r}; present: {present}")
+    if len(tokens) > 1:
+        found = "; ".join(f"{token.info.label!r} serial {token.info.serial} in slot {token.info.slot_id}" for token in tokens)
+        raise Ambiguous(f"{name!r} fits {len(tokens)} tokens: {found}")
+    return tokens[0]
+
+
+def find_key(manager: SlotManager, source: str, pin: PinProvider | None) -> PrivateKey:
+    """The key that a URI or the path of a file (PEM, PKCS#8, PKCS#12) names.  Raises NotFound, Ambiguous, PinError, OSError."""
+    if is_uri(source):
+        return manager.find_key(source, pin)
+    key, _ = manager.load_key_file(source, pin)
+    return key
+
+
+def token_of(manager: SlotManager, key: PrivateKey) -> Token:
+    """The token that holds `key`."""
+    return next(token for token in manager.tokens() if token.info == key.token)
+
+
+def named_tokens(manager: SlotManager, name: str | None) -> list[Token]:
+    """The one token that `name` fits, or all initialised ones without a name.  Raises NotFound, Ambiguous."""
+    if name is not None:
+        return [find_token(manager, name)]
+    return [token for token in manager.tokens() if "CKF_TOKEN_INITIALIZED" in token.flags]
+
+
+# --- login -----------------------------------------------------------------------------------------------------------
+
+_CAN_LOG_IN = frozenset({"CKF_LOGIN_REQUIRED", "CKF_USER_PIN_INITIALIZED"})
+
+
+def login(token: Token, pin: PinProvider | None) -> None:
+    """Log in to `token` if it wants that; without a PIN source the terminal is asked.  Raises PinError."""
+    if "CKF_LOGIN_REQUIRED" not in token.flags:
+        return
+    if "CKF_USER_PIN_INITIALIZED" not in token.flags:
+        raise ConfigurationError(f"token {token.info.label!r} has no user PIN yet; `nss-pk11 token init` sets one")
+    if pin is None:
+        from .. import pins
+
+        pin = pins.terminal()
+    token.login(pin)
+
+
+def log_in_all(tokens: list[Token], pin: PinProvider | None) -> list[str]:
+    """Log in to all `tokens` that want it; without a PIN source to none.  The labels of those left out.
+
+    Only a person may be asked for several: a PIN of one token never goes to another.  Raises PinError.
+    """
+    wanting = [token for token in tokens if token.flags >= _CAN_LOG_IN and not token.logged_in]
+    labels = [token.info.label for token in wanting]
+    if pin is None:
+        return labels
+    if len(wanting) > 1 and not pin.person:
+        raise ConfigurationError(f"one PIN for several tokens ({', '.join(labels)}): name one with --token")
+    for token in wanting:
+        token.login(pin)
+    return []
