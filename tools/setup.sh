@@ -70,19 +70,18 @@ apt_install() {
     quietly $prefix env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $missing
 }
 
-# make_venv PYTHON DIRECTORY: Debian splits ensurepip off, so `python3 -m venv` may need python3-venv first.
+# make_venv PYTHON DIRECTORY: Debian splits ensurepip off, so `python3 -m venv` may need python3-venv first, or a pip of
+# the system to put one into the new environment.
 make_venv() {
     local python=$1 directory=$2
-    if ! "$python" -c 'import ensurepip' 2>/dev/null; then
-        if apt_install python3-venv && "$python" -c 'import ensurepip' 2>/dev/null; then :
-        elif "$python" -m virtualenv --version >/dev/null 2>&1; then
-            quietly "$python" -m virtualenv "$directory"
-            return
-        else
-            fail "$python cannot make a virtual environment: apt-get install python3-venv, or pip install virtualenv, then again"
-        fi
+    if "$python" -c 'import ensurepip' 2>/dev/null || apt_install python3-venv; then
+        quietly "$python" -m venv "$directory"
+    elif "$python" -m pip --version >/dev/null 2>&1; then
+        quietly "$python" -m venv --without-pip "$directory" &&
+            quietly "$python" -m pip --python "$directory/bin/python" install pip
+    else
+        fail "$python cannot make a virtual environment: apt-get install python3-venv, then again"
     fi
-    quietly "$python" -m venv "$directory"
 }
 
 # stamp PYTHON WORD...: changes with the Python, what the project asks for, and how it is installed.
