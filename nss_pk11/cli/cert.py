@@ -60,7 +60,7 @@ def self_signed(
     modules: tuple[str, ...],
     pin: PinProvider | None,
 ) -> None:
-    """Make a certificate that its own key signs, for tests and for peers that pin it.
+    """Make a certificate that its own key signs, for tests and for peers that pin it; PEM on stdout or in --out.
 
     \b
     Examples:
@@ -82,8 +82,7 @@ def self_signed(
         if store:
             token_of(manager, key).import_certificate(made.public_bytes(Encoding.DER), key.label, key.id)
             note(f"stored on token {key.token.label!r} as {key.label!r}")
-    if out is not None or not store:
-        _write(made.public_bytes(Encoding.PEM), out)
+    _write(made.public_bytes(Encoding.PEM), out)
 
 
 @cert.command(short_help="Make a certificate request (CSR) for a CA to sign.")

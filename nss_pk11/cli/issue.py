@@ -7,6 +7,7 @@ own keys and signs through `slots.PrivateKey`.  Nothing else of a private key is
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from enum import Enum
@@ -23,6 +24,7 @@ from ..errors import ConfigurationError, TokenError
 from ..slots import Algorithm, PrivateKey
 
 _BACKDATED = timedelta(hours=1)  # a verifier's clock may be behind ours
+_HOST_NAME = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")  # labels of RFC 1123, and the underscore that is in use
 _COMMON_NAME_LIMIT = 64  # ub-common-name, RFC 5280 appendix A.1
 
 
@@ -144,9 +146,12 @@ def general_name(name: str) -> x509.GeneralName:
         if "@" in name:
             return x509.RFC822Name(name)
         wildcard, bare = ("*.", name[2:]) if name.startswith("*.") else ("", name)
-        return x509.DNSName(wildcard + bare.encode("idna").decode())
+        ascii_name = bare.encode("idna").decode()
+        if _HOST_NAME.fullmatch(ascii_name):
+            return x509.DNSName(wildcard + ascii_name)
     except ValueError:
-        raise ConfigurationError(f"{name!r} is neither a host name, an IP address nor a mail address") from None
+        pass
+    raise ConfigurationError(f"{name!r} is neither a host name, an IP address nor a mail address")
 
 
 def subject_name(names: Sequence[str], subject: str | None) -> x509.Name:

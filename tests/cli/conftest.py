@@ -1,0 +1,78 @@
+"""The command in a process of its own, on SoftHSM tokens of its own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.softhsm import PIN, SO_PIN, SoftHSM
+
+
+@dataclass
+class Command:
+    """Runs `nss-pk11` without a terminal; `PIN` and `SO_PIN` are in its environment."""
+
+    hsm: SoftHSM
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def __call__(self, *arguments: str, status: int = 0, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+        """Run it; fail unless it ends with `status`."""
+        done = subprocess.run(
+            [sys.executable, "-m", "nss_pk11", *arguments],
+            env={
+                **self.hsm.environment,
+                "NSS_PK11_MODULE": self.hsm.module_path,
+                "PIN": PIN,
+                "SO_PIN": SO_PIN,
+                **self.environment,
+            },
+            input="" if stdin is None else stdin,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+            start_new_session=True,  # no controlling terminal: a PIN prompt cannot wait for whoever runs the tests
+        )
+        assert done.returncode == status, f"{arguments} ended with {done.returncode}, not {status}:\n{done.stdout}{done.stderr}"
+        assert "Traceback" not in done.stderr
+        return done
+
+    def json(self, *arguments: str) -> Any:
+        return json.loads(self(*arguments, "--json").stdout)
+
+    def fails(self, status: int, *arguments: str, stdin: str | None = None) -> str:
+        """What it says on stderr when it ends with `status`: the error is its last line, and nothing is on stdout."""
+        done = self(*arguments, status=status, stdin=stdin)
+        assert done.stdout == ""
+        return done.stderr
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Command:
+    """The command on a SoftHSM with no token yet."""
+    return Command(SoftHSM(tmp_path / "hsm"))
+
+
+@pytest.fixture
+def web(command: Command) -> Command:
+    """The command on a SoftHSM with the token "web"."""
+    command("token", "init", "--label", "web", "--so-pin", "env:SO_PIN", "--pin", "env:PIN")
+    return command
+
+
+@pytest.fixture
+def key(web: Command) -> Callable[..., str]:
+    """Makes a key on "web" with the command; its URI."""
+
+    def make(kind: str = "p256", label: str = "www") -> str:
+        arguments = ("--token", "web", "--type", kind, "--label", label, "--pin", "env:PIN")
+        return web("key", "generate", *arguments).stdout.strip()
+
+    return make
