@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import click
 import pytest
@@ -15,8 +14,6 @@ from nss_pk11 import errors
 from nss_pk11.cli import main, output
 from nss_pk11.cli.main import SUBCOMMANDS
 from nss_pk11.cli.output import EXIT_CODES, Failure
-
-DOCUMENTATION = Path(__file__).parents[2] / "docs" / "cli.md"
 
 
 def commands(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
@@ -54,12 +51,9 @@ def test_every_command_shows_an_example_of_itself() -> None:
         assert f"nss-pk11 {' '.join(path)} " in text, path
 
 
-def test_exit_codes_are_in_the_help_and_in_the_documentation() -> None:
+def test_exit_codes_are_in_the_help() -> None:
     help_text = CliRunner().invoke(main, ["--help"]).stdout
-    documentation = DOCUMENTATION.read_text("utf-8")
-    for code, meaning in EXIT_CODES:
-        assert f"{code:<3}  {meaning}" in help_text
-        assert f"| {code} |" in documentation
+    assert all(f"{code:<3}  {meaning}" in help_text for code, meaning in EXIT_CODES)
 
 
 def test_version() -> None:
