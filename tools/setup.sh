@@ -67,7 +67,8 @@ apt_install() {
         APT_UPDATED=1
     fi
     # env: sudo forgets the variables of its caller.
-    quietly $prefix env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $missing
+    quietly $prefix env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends \
+        -o DPkg::Lock::Timeout=120 $missing
 }
 
 # make_venv PYTHON DIRECTORY: Debian splits ensurepip off, so `python3 -m venv` may need python3-venv first, or a pip of
