@@ -1,0 +1,365 @@
+"""TLS over a blocking socket: the driver for programs that use one thread per connection, and for clients.
+
+Theory of operation
+-------------------
+
+The engine is a pure state machine: bytes and answers go in, bytes, events and questions come out.  This file moves them.
+Three rules make it safe for one thread that reads and one that writes at the same time:
+
+1. *The engine is touched only under `_lock`*, and the lock is never held over a system call, a token or a callback.  So
+   neither thread waits for the other's socket.
+
+2. *Bytes leave in the order in which the engine made them.*  Whoever finds `_sending` clear sets it and becomes the
+   sender: takes what the engine has queued, sends it without the lock, and looks again, until nothing is queued; only then,
+   in the same hold of the lock that found nothing, it clears `_sending`.  A thread that queues something while another
+   sends may go: the sender will see it.
+
+3. *A reader never waits for a writer.*  Reading may queue bytes too (a KeyUpdate's answer, an alert).  If the reader waited
+   until the writer's `sendall` is done, and that waits until the peer reads, and the peer waits until we read, nobody would
+   ever go on.  So the reader, finding another thread sending, leaves its bytes to that one.  A writer does wait for its
+   turn: that is back-pressure.
+
+Key operations run in place, between two holds of the lock; the engine itself keeps whatever arrives meanwhile.  They happen
+in the handshake, which one thread does while others wait, and for post-handshake authentication, in the reader.
+
+A timeout is the socket's own, per system call, as in `ssl`; the handshake has one for its whole length on top.  A timeout
+while sending leaves the rest queued here, so the connection stays whole, and a later call goes on.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Self
+
+from ..errors import HandshakeTimeout, NSPRError
+from ..tls.engine import Engine
+from ..tls.events import ConnectionInfo, Data, ForgetSession, HandshakeCompleted, NewSession, StoreSession
+from ..tls.waits import Operation
+
+if TYPE_CHECKING:
+    from ..tls.session import Session
+    from .executor import KeyExecutor
+
+Buffer = bytes | bytearray | memoryview
+
+HANDSHAKE_TIMEOUT = 10.0  # seconds
+READ_SIZE = 256 * 1024  # bytes: many records a system call
+
+_scratch = threading.local()
+
+
+def _read_buffer() -> memoryview:
+    """A buffer per thread, not per connection: the engine copies what it keeps, so an idle connection holds none."""
+    view: memoryview | None = getattr(_scratch, "view", None)
+    if view is None:
+        view = _scratch.view = memoryview(bytearray(READ_SIZE))
+    return view
+
+
+class TLSSocket:
+    """A TLS connection over a connected, blocking socket, which it owns from now on.
+
+    `executor` runs the engine's operations; `handshake_timeout`: seconds for the whole handshake, None for no limit;
+    `on_session`: called with each Session the server lets a client resume.  One thread may read while another writes.
+    The handshake runs on first use if `do_handshake` was not called.
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        engine: Engine,
+        executor: KeyExecutor,
+        *,
+        handshake_timeout: float | None = HANDSHAKE_TIMEOUT,
+        on_session: Callable[[Session], None] | None = None,
+    ) -> None:
+        self._sock, self._engine, self._executor = sock, engine, executor
+        self._handshake_timeout, self._on_session = handshake_timeout, on_session
+        self._lock = threading.Lock()
+        self._turn = threading.Condition(self._lock)
+        self._handshaking = threading.Lock()
+        self._until: float | None = None  # when the handshake has to be over
+        self._sending = False
+        self._unsent = memoryview(b"")
+        self._received: deque[memoryview] = deque()
+        self._started = self._handshake_done = self._end = False
+
+    # --- what is known ---------------------------------------------------------------------------------------------------
+
+    @property
+    def info(self) -> ConnectionInfo:
+        """What was negotiated."""
+        return self._engine.info
+
+    @property
+    def engine(self) -> Engine:
+        """For exporters, key updates and channel bindings; touch it only while no other thread uses this socket."""
+        return self._engine
+
+    def fileno(self) -> int:
+        return self._sock.fileno()
+
+    def settimeout(self, timeout: float | None) -> None:
+        """Seconds each `recv` or `send` may wait; None waits for ever."""
+        self._sock.settimeout(timeout)
+
+    def gettimeout(self) -> float | None:
+        return self._sock.gettimeout()
+
+    def pending(self) -> int:
+        """Bytes of application data that `recv` returns without reading the socket."""
+        return sum(map(len, self._received))
+
+    # --- handshake -------------------------------------------------------------------------------------------------------
+
+    def do_handshake(self) -> None:
+        """Shake hands; returns at once if that is done.
+
+        Raises HandshakeTimeout, any TLSError, CertificateError (the peer's certificate is refused), TokenError (our key
+        failed) or OSError; the peer has been sent the alert by then.
+        """
+        if self._handshake_done:
+            return
+        with self._handshaking, self._deadline(self._handshake_timeout):
+            if not self._started:
+                self._started = True
+                with self._lock:
+                    self._engine.start()
+                self._flush(wait=True)
+            while not self._handshake_done:
+                self._raise_if_dead()
+                self._read_more()
+
+    @contextmanager
+    def _deadline(self, seconds: float | None) -> Generator[None]:
+        """The socket's timeouts within, all together, take at most `seconds`."""
+        if seconds is None:
+            yield
+            return
+        before = self._sock.gettimeout()
+        self._until = time.monotonic() + seconds
+        try:
+            yield
+        except TimeoutError:
+            if before is not None and before < seconds and time.monotonic() < self._until:
+                raise
+            raise HandshakeTimeout(f"the peer did not finish the handshake within {seconds:g} s") from None
+        finally:
+            self._until = None
+            with suppress(OSError):
+                self._sock.settimeout(before)
+
+    def _arm(self) -> None:
+        """Before a system call during the handshake: the time that is left."""
+        if self._until is not None:
+            left = self._until - time.monotonic()
+            if left <= 0:
+                raise TimeoutError
+            current = self._sock.gettimeout()
+            self._sock.settimeout(left if current is None or current > left else current)
+
+    # --- receiving -------------------------------------------------------------------------------------------------------
+
+    def recv(self, size: int = READ_SIZE) -> bytes:
+        """At most `size` bytes of application data; b"" once the peer has sent close_notify.
+
+        Raises Truncated if the peer's side ends without close_notify, any other TLSError, TimeoutError, OSError.
+        """
+        if not self._wait_for_data():
+            return b""
+        chunk = self._received[0]
+        if len(chunk) > size:
+            self._received[0] = chunk[size:]
+            return bytes(chunk[:size])
+        self._received.popleft()
+        whole = chunk.obj
+        return whole if isinstance(whole, bytes) and len(whole) == len(chunk) else bytes(chunk)
+
+    def recv_into(self, buffer: Buffer, size: int = 0) -> int:
+        """As `recv`, into `buffer`; returns how many bytes, 0 at the end.  Fills as much as is at hand."""
+        target = memoryview(buffer).cast("B")
+        room = size or len(target)
+        if not self._wait_for_data():
+            return 0
+        filled = 0
+        while self._received and filled < room:
+            chunk = self._received.popleft()
+            take = min(len(chunk), room - filled)
+            target[filled : filled + take] = chunk[:take]
+            filled += take
+            if take < len(chunk):
+                self._received.appendleft(chunk[take:])
+        return filled
+
+    def _wait_for_data(self) -> bool:
+        self.do_handshake()
+        while not self._received and not self._end:
+            self._read_more()
+        return bool(self._received)
+
+    def _read_more(self) -> None:
+        """One read of the socket and whatever follows from it."""
+        buffer = _read_buffer()
+        self._arm()
+        count = self._sock.recv_into(buffer)
+        try:
+            with self._lock:
+                if count:
+                    self._engine.receive_data(buffer[:count])
+                else:
+                    self._end = True
+                    self._engine.receive_eof()
+            self._handle_events()
+        finally:
+            # What was received before an error is good, and the alert has to go out.
+            self._keep_data()
+            self._flush_after_error() if self._engine.error else self._flush(wait=False)
+
+    def _keep_data(self) -> None:
+        with self._lock:
+            events = self._engine.events()
+        for event in events:
+            if isinstance(event, Data):
+                self._received.append(memoryview(event.data))
+
+    def _handle_events(self) -> None:
+        """Answer the engine until it asks no more."""
+        while True:
+            with self._lock:
+                events = self._engine.events()
+            if not events:
+                break
+            for event in events:
+                self._handle(event)
+        if self._engine.peer_closed:
+            self._end = True
+
+    def _handle(self, event: object) -> None:
+        match event:
+            case Data():
+                self._received.append(memoryview(event.data))
+            case Operation():
+                self._operate(event)
+            case HandshakeCompleted():
+                self._handshake_done = True
+            case NewSession():
+                if self._on_session is not None:
+                    self._on_session(event.session)
+            case StoreSession():
+                self._executor.store(event.session_id, event.state)
+            case ForgetSession():
+                self._executor.forget(event.session_id)
+
+    def _operate(self, operation: Operation) -> None:
+        try:
+            result = self._executor.run(operation)
+        except Exception as error:
+            with self._lock:
+                self._engine.fail(operation, error)
+        else:
+            with self._lock:
+                self._engine.complete(operation, result)
+
+    # --- sending ---------------------------------------------------------------------------------------------------------
+
+    def send(self, data: Buffer) -> int:
+        """Send all of `data`; returns its length.  Raises as `sendall`."""
+        view = memoryview(data).cast("B")
+        self.sendall(view)
+        return len(view)
+
+    def sendall(self, data: Buffer) -> None:
+        """Send all of `data` (bytes-like; not to be changed before this returns).
+
+        Raises TimeoutError (what was not sent stays queued and goes with the next call), OSError, or the error that ended
+        the connection.
+        """
+        self.do_handshake()
+        view = memoryview(data).cast("B")
+        for start in range(0, len(view) or 1, READ_SIZE):
+            with self._lock:
+                self._raise_if_dead()
+                self._engine.send(view[start : start + READ_SIZE])
+            self._flush(wait=True)
+
+    def _raise_if_dead(self) -> None:
+        if self._engine.error is not None:
+            raise self._engine.error
+
+    def _flush(self, wait: bool) -> None:
+        """Send what is queued.  Where another thread is sending: wait for one's turn, or leave it to that thread."""
+        with self._turn:
+            while self._sending:
+                if not wait:
+                    return
+                self._turn.wait()
+            self._sending = True
+        try:
+            while self._take():
+                while self._unsent:
+                    self._arm()
+                    self._unsent = self._unsent[self._sock.send(self._unsent) :]
+        except BaseException:
+            with self._turn:
+                self._sending = False
+                self._turn.notify()
+            raise
+
+    def _take(self) -> bool:
+        """Whether there is something to send, now in `_unsent`; if not, this thread is the sender no more."""
+        with self._turn:
+            if not self._unsent:
+                self._unsent = memoryview(self._engine.data_to_send())
+            if not self._unsent:
+                self._sending = False
+                self._turn.notify()
+            return bool(self._unsent)
+
+    def _flush_after_error(self) -> None:
+        """The alert goes out if it can; the error that is being raised matters more than one about sending."""
+        with suppress(OSError, HandshakeTimeout):
+            self._until = None
+            self._flush(wait=False)
+
+    # --- the end ---------------------------------------------------------------------------------------------------------
+
+    def shutdown_write(self) -> None:
+        """Half-close: send close_notify; what the peer still sends can be read (RFC 8446 section 6.1)."""
+        with self._lock:
+            if self._engine.error is not None or not self._started:
+                return
+            self._engine.close()
+        self._flush(wait=True)
+
+    def unwrap(self, timeout: float | None = 10.0) -> socket.socket:
+        """Send close_notify, wait for the peer's, and give the plain socket back.
+
+        Data that arrives meanwhile is lost.  Raises Truncated, TimeoutError, OSError.
+        """
+        self.shutdown_write()
+        before = self._sock.gettimeout()
+        self._sock.settimeout(timeout)
+        while not self._end:
+            self._read_more()
+            self._received.clear()
+        self._sock.settimeout(before)
+        return socket.socket(fileno=self._sock.detach())
+
+    def close(self) -> None:
+        """Send close_notify if the connection is sound, without waiting for it to leave, and close the socket."""
+        with suppress(OSError, NSPRError):
+            self._sock.settimeout(0)
+            if self._handshake_done and not self._sending:
+                self.shutdown_write()
+        self._sock.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()

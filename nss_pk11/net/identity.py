@@ -1,0 +1,218 @@
+"""From a key and its certificate to what the engine can negotiate with.
+
+The one table that pairs TLS's signature schemes with what a token's key can do lives here, since only this room knows
+both.  Touches slots and certs; no sockets.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from asn1crypto import x509 as asn1
+
+from .. import certs
+from ..errors import CertificateError, ConfigurationError, DecryptError, NotFound
+from ..slots import Algorithm
+from ..tls.codepoints import Group, SignatureScheme, Version
+from ..tls.config import Identity
+from ..tls.signatures import allowed_in, fits, key_kind, load_leaf, verify
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cryptography import x509
+
+    from ..pins import PinProvider
+    from ..slots import PrivateKey, SlotManager
+
+log = logging.getLogger(__name__)
+S = SignatureScheme
+
+
+# Which of a key's algorithms makes which scheme's signatures.
+ALGORITHMS: dict[SignatureScheme, Algorithm] = {
+    S.ecdsa_secp256r1_sha256: Algorithm.ecdsa_sha256,
+    S.ecdsa_secp384r1_sha384: Algorithm.ecdsa_sha384,
+    S.ecdsa_secp521r1_sha512: Algorithm.ecdsa_sha512,
+    S.ed25519: Algorithm.ed25519,
+    S.ed448: Algorithm.ed448,
+    S.rsa_pss_rsae_sha256: Algorithm.rsa_pss_sha256,
+    S.rsa_pss_rsae_sha384: Algorithm.rsa_pss_sha384,
+    S.rsa_pss_rsae_sha512: Algorithm.rsa_pss_sha512,
+    S.rsa_pss_pss_sha256: Algorithm.rsa_pss_sha256,
+    S.rsa_pss_pss_sha384: Algorithm.rsa_pss_sha384,
+    S.rsa_pss_pss_sha512: Algorithm.rsa_pss_sha512,
+    S.rsa_pkcs1_sha256: Algorithm.rsa_pkcs1_sha256,
+    S.rsa_pkcs1_sha384: Algorithm.rsa_pkcs1_sha384,
+    S.rsa_pkcs1_sha512: Algorithm.rsa_pkcs1_sha512,
+    S.mldsa44: Algorithm.mldsa44,
+    S.mldsa65: Algorithm.mldsa65,
+    S.mldsa87: Algorithm.mldsa87,
+    S.rsa_pkcs1_sha1: Algorithm.rsa_pkcs1_sha1,
+    S.ecdsa_sha1: Algorithm.ecdsa_sha1,
+}
+
+# The smallest modulus that holds a PSS message whose salt is as long as the digest (RFC 8017 section 9.1.1), bits.
+_PSS_BITS = {"sha256": 8 * 66, "sha384": 8 * 98, "sha512": 8 * 130}
+
+_CURVES = {"secp256r1": Group.secp256r1, "secp384r1": Group.secp384r1, "secp521r1": Group.secp521r1}
+
+
+def load_identity(
+    manager: SlotManager,
+    source: str | Path,
+    *,
+    chain: str | Path | None = None,
+    pins: PinProvider | None = None,
+    ocsp: bytes = b"",
+    allow_expired: bool = False,
+) -> Identity:
+    """The identity behind `source`: a pkcs11: URI of a private key, or the path of a PEM or PKCS #12 file.
+
+    `chain`: a PEM file, leaf first; without it the certificate is the one beside the key, on the token or in the file.
+    `pins` answers for this key instead of the manager's provider.  `ocsp`: a DER response to staple.
+
+    Raises NotFound, Ambiguous, PinError or TokenError for the key; CertificateError for a certificate that is missing
+    (SEC_ERROR_NO_KEY), not the key's, expired or not yet valid (unless `allow_expired`); ConfigurationError for one that
+    no TLS signature scheme fits.
+    """
+    key, found = _find_key(manager, str(source), pins)
+    given = certs.load_pem_chain(chain) if chain is not None else tuple(found)
+    return make_identity(key, given or _chain_on_token(manager, key, pins), ocsp=ocsp, allow_expired=allow_expired)
+
+
+def make_identity(key: PrivateKey, chain: tuple[bytes, ...], *, ocsp: bytes = b"", allow_expired: bool = False) -> Identity:
+    """An Identity of a key that is already at hand and its `chain` (DER, leaf first).  Raises as `load_identity`."""
+    leaf = load_leaf(chain)
+    subject = leaf.subject.rfc4514_string() or "without a subject"
+    kind = key_kind(leaf)
+    schemes = tuple(
+        scheme for scheme, algorithm in ALGORITHMS.items() if algorithm in key.algorithms and _fits(scheme, kind, key)
+    )
+    if not _belongs(leaf, chain[0], key, schemes):
+        raise CertificateError(
+            f"certificate {subject} does not belong to the key {_name(key)}", name="SEC_ERROR_NO_KEY", subject=subject
+        )
+    if not allow_expired:
+        _check_dates(leaf, subject)
+    can_decrypt = key.can_decrypt and kind == "rsa"
+    if not schemes and not can_decrypt:
+        raise ConfigurationError(
+            f"key {_name(key)} can make no signature that TLS knows: its token offers {_offers(key)}",
+            name="SEC_ERROR_UNSUPPORTED_KEYALG",
+        )
+    identity = Identity(
+        chain=chain,
+        schemes=schemes,
+        key=key,
+        can_decrypt=can_decrypt,
+        names=tuple(certs.names(chain[0])),
+        cost=key.latency * 1e6,
+        ocsp=ocsp,
+        curve=_CURVES.get(kind),
+        issuers=tuple(asn1.Certificate.load(der).issuer.dump() for der in chain),
+    )
+    if limits := limitations(identity):
+        log.warning("%s", limits)
+    return identity
+
+
+def limitations(identity: Identity) -> str:
+    """What an identity cannot do that its owner might expect, one sentence, or ""."""
+    if any(allowed_in(scheme, Version.tls1_3) for scheme in identity.schemes):
+        return ""
+    only = "PKCS#1 v1.5 signatures and RSA key exchange" if identity.schemes else "RSA key exchange"
+    return f"key {_name(key_of(identity))} cannot sign RSA-PSS, which TLS 1.3 needs: it serves TLS 1.2 only, with {only}"
+
+
+def _fits(scheme: SignatureScheme, kind: str, key: PrivateKey) -> bool:
+    """TLS 1.3 ties each ECDSA scheme to one curve (RFC 8446 section 4.2.3); we keep to that in TLS 1.2 too."""
+    if kind.startswith("rsa") and key.bits < _PSS_BITS.get(ALGORITHMS[scheme].hash, 0) and "pss" in scheme.name:
+        return False
+    return fits(scheme, kind, Version.tls1_3 if allowed_in(scheme, Version.tls1_3) else Version.tls1_2)
+
+
+def _belongs(leaf: x509.Certificate, der: bytes, key: PrivateKey, schemes: tuple[SignatureScheme, ...]) -> bool:
+    """Whether the certificate is the key's.  A token that shows no public key is asked for a signature."""
+    try:
+        return certs.matches_key(der, key.public_key)
+    except NotFound:
+        pass
+    for scheme in schemes[:1]:
+        with suppress(DecryptError):
+            check_signature(scheme, leaf, key.sign(ALGORITHMS[scheme], _PROBE), _PROBE)
+            return True
+    return False
+
+
+_PROBE = b"nss-pk11: does this certificate belong to this key?"
+
+
+def check_signature(scheme: SignatureScheme, certificate: x509.Certificate, signature: bytes, message: bytes) -> None:
+    """Raises DecryptError if the signature is not one by the certificate's key."""
+    version = Version.tls1_3 if allowed_in(scheme, Version.tls1_3) else Version.tls1_2
+    verify(scheme, (scheme,), certificate, version, signature, message)
+
+
+def key_of(identity: Identity) -> PrivateKey:
+    """The token's or software's key behind an identity."""
+    key: PrivateKey = identity.key  # type: ignore[assignment]
+    return key
+
+
+def _find_key(manager: SlotManager, source: str, pins: PinProvider | None) -> tuple[PrivateKey, list[bytes]]:
+    if source.startswith("pkcs11:"):
+        return manager.find_key(source, pins), []
+    return manager.load_key_file(source, pins)
+
+
+def _chain_on_token(manager: SlotManager, key: PrivateKey, pins: PinProvider | None) -> tuple[bytes, ...]:
+    """The key's certificate and whatever issuers of it lie beside it; a self-signed root is left out, as peers have it."""
+    leaf = manager.certificate_for(key)
+    if leaf is None:
+        raise CertificateError(
+            f"there is no certificate beside the key {_name(key)}: import it into the token, or give its chain in a PEM file",
+            name="SSL_ERROR_NO_CERTIFICATE",
+        )
+    chain, beside = [leaf], _issuers_beside(manager, key, pins)
+    while (issuer := beside.pop(asn1.Certificate.load(chain[-1]).issuer.dump(), None)) is not None:
+        certificate = asn1.Certificate.load(issuer)
+        if certificate.subject.dump() == certificate.issuer.dump():
+            break
+        chain.append(issuer)
+    return tuple(chain)
+
+
+def _issuers_beside(manager: SlotManager, key: PrivateKey, pins: PinProvider | None) -> dict[bytes, bytes]:
+    """Certificates on the key's token by subject (DER)."""
+    if not key.token.label:
+        return {}
+    try:
+        found = manager.find_certificates(f"pkcs11:token={quote(key.token.label, safe='')}", pins)
+    except NotFound:
+        return {}
+    return {asn1.Certificate.load(certificate.der).subject.dump(): certificate.der for certificate in found}
+
+
+def _check_dates(leaf: x509.Certificate, subject: str) -> None:
+    now = time.time()
+    if now > leaf.not_valid_after_utc.timestamp():
+        fault = f"expired on {leaf.not_valid_after_utc:%Y-%m-%d %H:%M} UTC"
+    elif now < leaf.not_valid_before_utc.timestamp():
+        fault = f"is not valid before {leaf.not_valid_before_utc:%Y-%m-%d %H:%M} UTC"
+    else:
+        return
+    raise CertificateError(f"certificate {subject} {fault}", name="SEC_ERROR_EXPIRED_CERTIFICATE", subject=subject)
+
+
+def _name(key: PrivateKey) -> str:
+    where = f" on token {key.token.label!r}" if key.token.label else ""
+    return f"{key.label or key.uri or key.kind!r}{where}"
+
+
+def _offers(key: PrivateKey) -> str:
+    return ", ".join(sorted(key.algorithms)) or "no signature at all"

@@ -1,0 +1,107 @@
+"""One line per connection, as text or JSON.
+
+Lines are gathered and written once per turn of the server loop.  What a peer chose (its SNI, its ALPN) is quoted so that it
+cannot forge a line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from typing import TYPE_CHECKING, Any, Literal
+
+from ..errors import AlertReceived, NSPRError, alert_for
+from .identity import key_of
+from .record import negotiated
+
+if TYPE_CHECKING:
+    from .connection import Connection
+
+Format = Literal["text", "json"]
+
+
+class ConnectionLog:
+    """Writes to the file descriptor `fd`; call `closed` for every connection, `flush` now and then."""
+
+    def __init__(self, fd: int = 2, format: Format = "text") -> None:
+        self._fd = fd
+        self._line = _json_line if format == "json" else _text_line
+        self._lines: list[str] = []
+
+    def closed(self, connection: Connection) -> None:
+        self._lines.append(self._line(connection))
+
+    def flush(self) -> None:
+        if self._lines:
+            data, self._lines = "".join(self._lines).encode(), []
+            with contextlib.suppress(OSError):  # a full disk or a closed pipe must not end the server
+                while data:
+                    data = data[os.write(self._fd, data) :]
+
+
+def peer_name(address: object) -> str:
+    """ "127.0.0.1:4433", "[::1]:4433"."""
+    if isinstance(address, tuple):
+        host, port = address[:2]
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return str(address) or "-"
+
+
+def alert_of(error: NSPRError) -> tuple[str, str] | None:
+    """("sent" or "received", the alert's name), or None where none was."""
+    if isinstance(error, AlertReceived):
+        return "received", getattr(error.alert, "name", str(error.alert))
+    alert = alert_for(error)
+    return None if alert is None else ("sent", alert.name)
+
+
+def facts(connection: Connection) -> dict[str, Any]:
+    """The line's content; what does not apply is left out."""
+    info, error = connection.info, connection.error
+    found: dict[str, Any] = {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "pid": os.getpid(),
+        "peer": peer_name(connection.address),
+    }
+    found |= {name: value for name, value in negotiated(info).items() if value not in (None, False) and name in _SHOWN}
+    if info.identity is not None:
+        key = key_of(info.identity)
+        found |= {"token": key.token.label, "key": key.label}
+    if error is not None:
+        alert = alert_of(error)
+        found |= {"error": error.name, "detail": error.detail} | ({f"alert_{alert[0]}": alert[1]} if alert else {})
+    if connection.handshake_seconds:
+        found["handshake_ms"] = round(connection.handshake_seconds * 1e3, 2)
+    found["ms"] = round((time.monotonic() - connection.started) * 1e3, 2)
+    return found | {"bytes_in": connection.bytes_in, "bytes_out": connection.bytes_out}
+
+
+_SHOWN = {"version", "suite", "group", "signature_scheme", "alpn", "server_name", "resumed", "hello_retry"}
+
+
+def _json_line(connection: Connection) -> str:
+    return json.dumps(facts(connection), separators=(",", ":")) + "\n"
+
+
+_BARE = ("time", "peer", "version", "suite", "group", "signature_scheme", "error")
+_SHORT = {"server_name": "sni", "alert_sent": "alert", "alert_received": "got-alert", "handshake_ms": "handshake-ms", "bytes_in": "in",
+          "bytes_out": "out", "hello_retry": "hello-retry"}  # fmt: skip
+
+
+def _text_line(connection: Connection) -> str:
+    words = []
+    for name, value in facts(connection).items():
+        if name in _BARE:
+            words.append(value)
+        elif value is True:
+            words.append(_SHORT.get(name, name))
+        elif name != "pid":
+            words.append(f"{_SHORT.get(name, name)}={_quoted(str(value))}")
+    return " ".join(words) + "\n"
+
+
+def _quoted(text: str) -> str:
+    plain = text.isascii() and text.isprintable() and not set(text) & {" ", '"', "=", "\\"}
+    return text if plain and text else json.dumps(text)
