@@ -216,7 +216,9 @@ class AlertReceived(TLSError):
             text = self.alert.name  # type: ignore[attr-defined]
         except ValueError:
             self.alert, text = alert, f"alert {alert}"
-        super().__init__(detail or f"peer sent a fatal alert: {text}", name=_NAME_OF_ALERT.get(alert, "SSL_ERROR_HANDSHAKE_UNEXPECTED_ALERT"))
+        super().__init__(
+            detail or f"peer sent a fatal alert: {text}", name=_NAME_OF_ALERT.get(alert, "SSL_ERROR_HANDSHAKE_UNEXPECTED_ALERT")
+        )
 
 
 class InternalError(TLSError):

@@ -97,8 +97,10 @@ class Config:
 
     def __post_init__(self) -> None:
         if self.min_version > self.max_version:
-            raise ConfigurationError(f"oldest version {self.min_version.label} is newer than newest {self.max_version.label}",
-                                     name="SSL_ERROR_INVALID_VERSION_RANGE")
+            raise ConfigurationError(
+                f"oldest version {self.min_version.label} is newer than newest {self.max_version.label}",
+                name="SSL_ERROR_INVALID_VERSION_RANGE",
+            )
         if not 64 <= self.record_size_limit <= 16384:
             raise ConfigurationError("record_size_limit must be 64 to 16384 bytes (RFC 8449 section 4)")
         if not self.usable_suites():

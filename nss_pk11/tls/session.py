@@ -61,5 +61,19 @@ class Session:
         while certificates:
             chain.append(certificates.vector(3))
         r.end()
-        return cls(version, suite, secret, created, lifetime, ticket, session_id, age_add, bool(flags & 1), bool(flags & 2),
-                   server_name, alpn, tuple(chain), context)
+        return cls(
+            version,
+            suite,
+            secret,
+            created,
+            lifetime,
+            ticket,
+            session_id,
+            age_add,
+            bool(flags & 1),
+            bool(flags & 2),
+            server_name,
+            alpn,
+            tuple(chain),
+            context,
+        )

@@ -87,3 +87,7 @@ class ChooseClientIdentity(Operation):
 
     def __init__(self, identities: tuple[Identity, ...], authorities: tuple[bytes, ...], schemes: tuple[int, ...]) -> None:
         self.identities, self.authorities, self.schemes = identities, authorities, schemes
+
+
+# change_cipher_spec is no handshake message (RFC 5246 section 7.1), but TLS 1.2 flows wait for it like one.
+CHANGE_CIPHER_SPEC = 0x100

@@ -1,0 +1,148 @@
+"""How a client opens: one ClientHello for all enabled versions; the server's answer decides which handshake goes on."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+
+from ..errors import IllegalParameter, UnsupportedVersion
+from . import groups
+from .codepoints import ExtensionType, Group, HandshakeType, Version
+from .config import ClientConfig
+from .link import Flow, Link
+from .messages import extensions as ext
+from .messages.hello import DOWNGRADE_TLS11, DOWNGRADE_TLS12, ClientHello, ServerHello
+from .opening import Opening
+from .ssl3.client import ClientHandshake as ClientHandshake12
+from .suites import EMPTY_RENEGOTIATION_INFO_SCSV, FALLBACK_SCSV
+from .tls13.client import ClientHandshake as ClientHandshake13
+from .tls13.psk import PSK_DHE_KE, Offer
+from .transcript import Transcript
+from .waits import Receive
+
+X = ExtensionType
+
+
+def connect(link: Link, config: ClientConfig) -> Flow:
+    """The whole life of a client connection."""
+    opening = _open(link, config)
+    server_hello = ServerHello.decode((yield Receive(HandshakeType.server_hello)))
+    if X.supported_versions in server_hello.extensions:
+        if config.max_version < Version.tls1_3:
+            raise IllegalParameter(
+                "server selects a version by an extension that was not offered", name="SSL_ERROR_UNSUPPORTED_VERSION"
+            )
+        link.info.version = Version.tls1_3
+        yield from ClientHandshake13(link, config, opening).run(server_hello)
+    else:
+        link.info.version = _check_old_version(config, server_hello)
+        yield from ClientHandshake12(link, config, opening).run(server_hello)
+
+
+def _check_old_version(config: ClientConfig, server_hello: ServerHello) -> Version:
+    """A version we enabled, chosen by a server that could not do better (RFC 8446 section 4.1.3)."""
+    version = server_hello.version
+    if not config.min_version <= version <= min(config.max_version, Version.tls1_2):
+        raise UnsupportedVersion(f"server chose version {version:#06x}, which is not enabled")
+    sentinel = server_hello.random[-8:]
+    if config.max_version > Version.tls1_2 and sentinel in (DOWNGRADE_TLS12, DOWNGRADE_TLS11):
+        raise IllegalParameter(
+            "somebody downgraded the connection: the server knows TLS 1.3", name="SSL_ERROR_RX_MALFORMED_SERVER_HELLO"
+        )
+    if config.max_version == Version.tls1_2 and version < Version.tls1_2 and sentinel == DOWNGRADE_TLS11:
+        raise IllegalParameter(
+            "somebody downgraded the connection: the server knows TLS 1.2", name="SSL_ERROR_RX_MALFORMED_SERVER_HELLO"
+        )
+    return Version(version)
+
+
+def _open(link: Link, config: ClientConfig) -> Opening:
+    """Build and send the ClientHello."""
+    tls13 = config.max_version >= Version.tls1_3
+    tls12 = config.min_version <= Version.tls1_2
+    random = config.random(32)
+    link.info.client_random = random
+    link.info.server_name = _sni(config.server_name)
+    session = config.session if tls12 and _resumable12(config) else None
+    session_id = session.session_id if session else b""
+    if not session_id and ((tls13 and config.middlebox_compatibility) or (session and session.ticket)):
+        session_id = config.random(32)  # RFC 8446 appendix D.4; RFC 5077 section 3.4
+    suites = tuple(suite.code for suite in config.usable_suites())
+    if tls12:
+        suites += (EMPTY_RENEGOTIATION_INFO_SCSV,)
+    if config.fallback:
+        suites += (FALLBACK_SCSV,)
+    opening = Opening(ClientHello(0, b"", b"", (), {}), Transcript(), session=session)
+    extensions = _extensions(link, config, tls12, tls13, session.ticket if session else b"")
+    if tls13:
+        for group in config.groups[: config.key_shares]:
+            opening.shares[group] = groups.new_share(group)
+        extensions[X.key_share] = ext.encode_key_shares((group, share.public) for group, share in opening.shares.items())
+        opening.offer = Offer.of(config)
+        if opening.offer is not None:
+            extensions[X.pre_shared_key] = opening.offer.extension(config.clock())
+    hello = ClientHello(min(config.max_version, Version.tls1_2), random, session_id, suites, extensions)
+    raw = hello.encode()
+    if opening.offer is not None:
+        alone = Transcript()
+        alone.use(opening.offer.suite.hash)
+        raw = hello.raw = opening.offer.fill_binder(raw, alone)
+    opening.hello = hello
+    opening.transcript.add(raw)
+    link.send(raw)
+    link.flush()
+    link.records.version = 0x0303
+    return opening
+
+
+def _sni(name: str) -> str:
+    """The host name to send; addresses are not sent (RFC 6066 section 3)."""
+    try:
+        ip_address(name)
+    except ValueError:
+        return name.rstrip(".")
+    return ""
+
+
+def _resumable12(config: ClientConfig) -> bool:
+    session = config.session
+    return (
+        session is not None
+        and session.version <= Version.tls1_2
+        and config.min_version <= session.version <= config.max_version
+        and any(suite.code == session.suite for suite in config.usable_suites())
+        and session.fresh(config.clock())
+    )
+
+
+def _extensions(link: Link, config: ClientConfig, tls12: bool, tls13: bool, ticket: bytes) -> ext.Extensions:
+    """Everything but key_share and pre_shared_key, which come last."""
+    found: ext.Extensions = {}
+    if link.info.server_name:
+        found[X.server_name] = ext.encode_server_name(link.info.server_name)
+    offered_groups = config.groups if tls13 else tuple(group for group in config.groups if group != Group.X25519MLKEM768)
+    found[X.supported_groups] = ext.encode_u16_list(offered_groups)
+    found[X.signature_algorithms] = ext.encode_u16_list(config.schemes)
+    if config.alpn:
+        found[X.application_layer_protocol_negotiation] = ext.encode_alpn(config.alpn)
+    if config.request_ocsp:
+        found[X.status_request] = ext.OCSP_REQUEST
+    if config.record_size_limit < 16384 or not config.max_fragment_length:
+        found[X.record_size_limit] = (config.record_size_limit + tls13).to_bytes(2, "big")
+    if config.max_fragment_length:
+        code = {size: code for code, size in ext.MAX_FRAGMENT_LENGTHS.items()}[config.max_fragment_length]
+        found[X.max_fragment_length] = bytes((code,))
+    if tls12:
+        found[X.ec_point_formats] = ext.encode_u8_list((0,))
+        found[X.extended_master_secret] = b""
+        if config.encrypt_then_mac:
+            found[X.encrypt_then_mac] = b""
+        found[X.session_ticket] = ticket
+    if tls13:
+        versions = [version for version in reversed(Version) if config.min_version <= version <= config.max_version]
+        found[X.supported_versions] = ext.encode_versions(versions)
+        found[X.psk_key_exchange_modes] = ext.encode_u8_list((PSK_DHE_KE,))
+        if config.certificate_compression:
+            found[X.compress_certificate] = ext.encode_versions(config.certificate_compression)
+        if config.post_handshake_auth and config.identities:
+            found[X.post_handshake_auth] = b""
+    return found

@@ -1,0 +1,371 @@
+"""The engine: a TLS connection without sockets, tokens, files or a clock of its own.
+
+Theory of operation.  Bytes go in by `receive_data`; the record layer turns them into fragments; fragments of handshake type
+are joined into messages; each message is handed to the *flow*, the generator that is the handshake, if it is one the flow
+waits for, and is unexpected_message if not.  What the flow sends, and the keys it changes, happen on its `Link` in the order
+of its statements.  When the flow needs something only the driver can do, it yields an `Operation`: the engine stops reading
+(bytes are kept) and shows it among its events, until `complete` or `fail` answers.  Nothing here ever blocks.
+
+Every error leaves by one door, `_abort`: the one alert that `errors.alert_for` gives is queued, the engine is dead, the
+caller gets the error.
+"""
+
+from __future__ import annotations
+
+import hmac
+from typing import Any
+
+from ..errors import (
+    Alert,
+    AlertReceived,
+    ConfigurationError,
+    DecodeError,
+    InternalError,
+    NSPRError,
+    Truncated,
+    UnexpectedMessage,
+    alert_for,
+)
+from . import client, exporter, server
+from .codepoints import ContentType, HandshakeType, Version
+from .config import ClientConfig, Config, ServerConfig
+from .events import ConnectionInfo, Data, ForgetSession, PeerClosed
+from .link import Connected, Flow, Link
+from .waits import CHANGE_CIPHER_SPEC, Operation, Receive
+
+MAX_HANDSHAKE_MESSAGE = 1 << 17  # bytes
+MAX_KEY_UPDATES = 32  # in a row, without application data between them
+MAX_WARNINGS = 4  # warning alerts in a row
+
+_MESSAGE_NAMES: dict[int, str] = {
+    HandshakeType.hello_request: "HELLO_REQUEST",
+    HandshakeType.client_hello: "CLIENT_HELLO",
+    HandshakeType.server_hello: "SERVER_HELLO",
+    HandshakeType.new_session_ticket: "NEW_SESSION_TICKET",
+    HandshakeType.encrypted_extensions: "ENCRYPTED_EXTENSIONS",
+    HandshakeType.certificate: "CERTIFICATE",
+    HandshakeType.compressed_certificate: "CERTIFICATE",
+    HandshakeType.server_key_exchange: "SERVER_KEY_EXCH",
+    HandshakeType.certificate_request: "CERT_REQUEST",
+    HandshakeType.server_hello_done: "HELLO_DONE",
+    HandshakeType.certificate_verify: "CERT_VERIFY",
+    HandshakeType.client_key_exchange: "CLIENT_KEY_EXCH",
+    HandshakeType.finished: "FINISHED",
+    HandshakeType.key_update: "KEY_UPDATE",
+}
+
+
+class Engine:
+    """One connection.  Build with `Engine.client(config)` or `Engine.server(config)`; see the module's theory of operation."""
+
+    __slots__ = (
+        "_accepts",
+        "_closing",
+        "_flow",
+        "_key_updates",
+        "_link",
+        "_warnings",
+        "config",
+        "error",
+        "peer_closed",
+        "pending",
+    )
+
+    def __init__(self, config: Config, flow: Flow, link: Link) -> None:
+        self.config = config
+        self._link = link
+        self._flow = flow
+        self._accepts: tuple[int, ...] = ()
+        self._closing = False
+        self._key_updates = 0
+        self._warnings = 0
+        self.pending: Operation | None = None
+        self.error: NSPRError | None = None
+        self.peer_closed = False
+
+    @classmethod
+    def client(cls, config: ClientConfig) -> Engine:
+        """A client engine; `start` queues its ClientHello."""
+        link = Link(config, is_server=False)
+        return cls(config, client.connect(link, config), link)
+
+    @classmethod
+    def server(cls, config: ServerConfig) -> Engine:
+        """A server engine; it waits for a ClientHello."""
+        link = Link(config, is_server=True)
+        engine = cls(config, server.accept(link, config), link)
+        engine._advance(None)
+        return engine
+
+    @property
+    def info(self) -> ConnectionInfo:
+        """What was negotiated so far."""
+        return self._link.info
+
+    @property
+    def handshake_complete(self) -> bool:
+        return self._link.handshake_complete
+
+    # --- bytes in, bytes out -------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Client: queue the first flight.  Server: nothing.  Raises ConfigurationError if nothing can be offered."""
+        if not self._link.is_server and not self._accepts:
+            self._guard(self._advance, None)
+
+    def receive_data(self, data: bytes | bytearray | memoryview) -> None:
+        """Bytes from the peer, any number.  Raises NSPRError once the alert is queued; send `data_to_send()` all the same."""
+        self._check_alive()
+        if self.peer_closed:
+            return  # RFC 8446 section 6.1: what follows close_notify is ignored
+        self._link.records.feed(data)
+        self._guard(self._process)
+
+    def receive_eof(self) -> None:
+        """The transport ended.  Raises Truncated unless the peer said close_notify first (RFC 8446 section 6.1)."""
+        if self.error is None and not self.peer_closed:
+            when = "" if self.handshake_complete else " during the handshake"
+            self._abort(Truncated(f"peer closed the connection without close_notify{when}"))
+
+    def data_to_send(self) -> bytes | bytearray:
+        """Everything queued, as one flight, and forgets it."""
+        return self._link.records.data_to_send()
+
+    def events(self) -> list[object]:
+        """What happened since the last call, in order."""
+        events = self._link.events
+        if events:
+            self._link.events = []
+        return events
+
+    # --- answers ---------------------------------------------------------------------------------------------------------
+
+    def complete(self, operation: Operation, result: object = None) -> None:
+        """Answer the pending operation.  Raises NSPRError like `receive_data`; ValueError for an operation not pending."""
+        self._settle_operation(operation)
+        self._guard(self._resume, result)
+
+    def fail(self, operation: Operation, error: BaseException) -> None:
+        """The pending operation could not be done.  Ends the connection and raises what the caller is to see."""
+        self._settle_operation(operation)
+        if not isinstance(error, NSPRError):
+            cause, error = error, InternalError(f"{type(operation).__name__} failed: {type(error).__name__}")
+            error.__cause__ = cause
+        self._abort(error)
+
+    def _settle_operation(self, operation: Operation) -> None:
+        self._check_alive()
+        if operation is not self.pending:
+            raise ValueError("that operation is not pending")
+        self.pending = None
+
+    # --- application data ------------------------------------------------------------------------------------------------
+
+    def send(self, data: bytes | bytearray | memoryview) -> None:
+        """Queue application data.  Raises ConfigurationError before the handshake is complete or after `close`."""
+        self._check_alive()
+        if not self.handshake_complete or self._closing:
+            name = "SSL_ERROR_HANDSHAKE_NOT_COMPLETED" if not self._closing else "PR_SOCKET_SHUTDOWN_ERROR"
+            raise ConfigurationError("application data can only be sent on an open connection", name=name)
+        records = self._link.records
+        if records.write is not None and records.write.exhausted:
+            self._renew_write_key()
+        if data:
+            records.send(ContentType.application_data, data if isinstance(data, bytes) else memoryview(data))
+
+    def close(self) -> None:
+        """Queue close_notify: no more data from us (RFC 8446 section 6.1).  Data may still be received."""
+        if self.error is None and not self._closing:
+            self._closing = True
+            self._send_alert(Alert.close_notify, fatal=False)
+
+    def update_keys(self, request_peer: bool = False) -> None:
+        """Change our sending key, and ask the peer to change its own (RFC 8446 section 4.6.3).  TLS 1.3 only."""
+        self._check_alive()
+        self._connected("key updates").update_write_key(request_peer)
+
+    def _renew_write_key(self) -> None:
+        if self._link.connected is not None:
+            self._link.connected.update_write_key(False)
+        else:
+            self._abort(InternalError("key has protected as many records as it may", name="SSL_ERROR_TOO_MANY_RECORDS"))
+
+    def request_client_certificate(self) -> None:
+        """Server: ask for a certificate after the handshake (RFC 8446 section 4.6.2).  Answered by a PeerCertificate event.
+
+        Raises ConfigurationError where the client did not offer post_handshake_auth or a request is under way."""
+        self._check_alive()
+        self._connected("post-handshake authentication").request_certificate()
+
+    def _connected(self, what: str) -> Connected:
+        if not self.handshake_complete:
+            raise ConfigurationError(f"{what}: the handshake is not complete", name="SSL_ERROR_HANDSHAKE_NOT_COMPLETED")
+        if self._link.connected is None:
+            raise ConfigurationError(f"{what} needs TLS 1.3", name="SSL_ERROR_FEATURE_NOT_SUPPORTED_FOR_VERSION")
+        return self._link.connected
+
+    def export(self, label: bytes, context: bytes | None, length: int) -> bytes:
+        """Keying material, `length` bytes (RFC 8446 section 7.5, RFC 5705)."""
+        if not self.handshake_complete:
+            raise ConfigurationError("exporters need a complete handshake", name="SSL_ERROR_HANDSHAKE_NOT_COMPLETED")
+        return exporter.export(self._link, label, context, length)
+
+    def channel_binding(self, kind: str) -> bytes:
+        """`tls-exporter` (RFC 9266), `tls-server-end-point` or `tls-unique` (RFC 5929).  Raises ConfigurationError where undefined."""
+        if not self.handshake_complete:
+            raise ConfigurationError("channel bindings need a complete handshake", name="SSL_ERROR_HANDSHAKE_NOT_COMPLETED")
+        return exporter.channel_binding(self._link, kind)
+
+    # --- the machine -----------------------------------------------------------------------------------------------------
+
+    def _check_alive(self) -> None:
+        if self.error is not None:
+            raise self.error
+
+    def _guard(self, step: Any, *arguments: object) -> None:
+        """Run one step; the only place where an error of any kind ends the connection."""
+        try:
+            step(*arguments)
+        except NSPRError as error:
+            self._abort(error)
+        finally:
+            self._link.records.settle()
+
+    def _abort(self, error: NSPRError) -> None:
+        """Queue the alert, close the flow, raise."""
+        self.error = error
+        self.pending = None
+        self._flow.close()
+        alert = alert_for(error)
+        if alert is not None and not self._closing:
+            self._send_alert(alert, fatal=alert != Alert.close_notify)
+        if self._link.session_id:
+            self._link.emit(ForgetSession(self._link.session_id))
+        raise error
+
+    def _send_alert(self, alert: Alert, fatal: bool) -> None:
+        self._link.flush()
+        if alert == Alert.certificate_required and self.info.version != Version.tls1_3:
+            alert = Alert.handshake_failure  # RFC 5246 section 7.4.6
+        self._link.records.send(ContentType.alert, bytes((2 if fatal else 1, alert)))
+
+    def _advance(self, value: object) -> None:
+        """Give the flow what it waited for; note what it waits for next."""
+        try:
+            wait = self._flow.send(value)
+        except DecodeError as error:
+            if error.name == DecodeError.default_name and isinstance(value, bytes):
+                error.name = _error_name("MALFORMED", value[0])
+            raise
+        if isinstance(wait, Receive):
+            self._accepts = wait.types
+            self._link.flush()
+        else:
+            assert isinstance(wait, Operation)
+            self.pending = wait
+            self._link.emit(wait)
+
+    def _resume(self, result: object) -> None:
+        self._advance(result)
+        self._process()
+
+    def _process(self) -> None:
+        """Work through what has been received until bytes run out or an operation is pending."""
+        link = self._link
+        records = link.records
+        while self.pending is None and not self.peer_closed:
+            if link.handshake_input and self._next_message():
+                continue
+            if self.handshake_complete:
+                run = records.next_run()
+                if run is not None:
+                    data, stray = run
+                    if data:
+                        self._receive_application_data(data)
+                    if stray is not None:
+                        self._dispatch(*stray)
+                    continue
+            record = records.next()
+            if record is None:
+                return
+            self._dispatch(*record)
+
+    def _dispatch(self, content_type: int, fragment: bytes) -> None:
+        if self._link.handshake_input and content_type != ContentType.handshake:
+            raise UnexpectedMessage("another record inside a handshake message (RFC 8446 section 5.1)")
+        if content_type == ContentType.application_data:
+            self._receive_application_data(fragment)
+        elif content_type == ContentType.handshake:
+            self._link.handshake_input += fragment
+        elif content_type == ContentType.alert:
+            self._receive_alert(fragment)
+        elif content_type == ContentType.change_cipher_spec:
+            self._receive_change_cipher_spec(fragment)
+        else:
+            raise UnexpectedMessage(f"record of type {content_type}", name="SSL_ERROR_RX_UNKNOWN_RECORD_TYPE")
+
+    def _next_message(self) -> bool:
+        """Hand one whole handshake message to the flow.  False when bytes are missing."""
+        buffer = self._link.handshake_input
+        if len(buffer) < 4:
+            return False
+        length = int.from_bytes(buffer[1:4], "big")
+        if length > MAX_HANDSHAKE_MESSAGE:
+            raise DecodeError(f"handshake message of {length} bytes", name="SSL_ERROR_RX_MALFORMED_HANDSHAKE")
+        kind = buffer[0]
+        if kind not in self._accepts:
+            self._refuse(kind)
+        if len(buffer) < 4 + length:
+            return False
+        message = bytes(buffer[: 4 + length])
+        del buffer[: 4 + length]
+        if self.handshake_complete and kind == HandshakeType.key_update:
+            self._key_updates += 1
+            if self._key_updates > MAX_KEY_UPDATES:
+                raise UnexpectedMessage(f"{self._key_updates} KeyUpdates in a row", name="SSL_ERROR_TOO_MANY_KEY_UPDATES")
+        self._advance(message)
+        return True
+
+    def _refuse(self, kind: int) -> None:
+        if kind not in _MESSAGE_NAMES:
+            raise UnexpectedMessage(f"handshake message of unknown type {kind}", name="SSL_ERROR_RX_UNKNOWN_HANDSHAKE")
+        raise UnexpectedMessage(f"{HandshakeType(kind).name} has no place here", name=_error_name("UNEXPECTED", kind))
+
+    def _receive_application_data(self, data: bytes | bytearray) -> None:
+        if not self.handshake_complete:
+            raise UnexpectedMessage(
+                "application data before the handshake is complete", name="SSL_ERROR_RX_UNEXPECTED_APPLICATION_DATA"
+            )
+        self._key_updates = self._warnings = 0
+        self._link.emit(Data(data))
+
+    def _receive_change_cipher_spec(self, fragment: bytes) -> None:
+        """TLS 1.2's message of its own content type, shown to the flow as the pseudo-type CHANGE_CIPHER_SPEC."""
+        if CHANGE_CIPHER_SPEC not in self._accepts or self._link.handshake_input:
+            raise UnexpectedMessage("change_cipher_spec has no place here", name="SSL_ERROR_RX_UNEXPECTED_CHANGE_CIPHER")
+        if fragment != b"\x01":
+            raise DecodeError("change_cipher_spec that is not the single byte 1", name="SSL_ERROR_RX_MALFORMED_CHANGE_CIPHER")
+        self._advance(fragment)
+
+    def _receive_alert(self, fragment: bytes) -> None:
+        """RFC 8446 section 6, RFC 5246 section 7.2."""
+        if len(fragment) != 2:
+            raise DecodeError(f"alert record of {len(fragment)} bytes", name="SSL_ERROR_RX_MALFORMED_ALERT")
+        level, description = fragment
+        if description == Alert.close_notify:
+            self.peer_closed = True
+            if not self.handshake_complete:
+                self._abort(AlertReceived(description, "peer closed the connection during the handshake"))
+            self._link.emit(PeerClosed())
+            return
+        warning = level == 1 and (self.info.version != Version.tls1_3 or description == Alert.user_canceled)
+        if not warning:
+            self._abort(AlertReceived(description))
+        self._warnings += 1
+        if self._warnings > MAX_WARNINGS:
+            raise UnexpectedMessage(f"{self._warnings} warning alerts in a row", name="SSL_ERROR_RX_UNEXPECTED_ALERT")
+
+
+def _error_name(what: str, kind: int) -> str:
+    name = _MESSAGE_NAMES.get(kind, "HANDSHAKE")
+    return f"SSL_ERROR_RX_{what}_{name}"

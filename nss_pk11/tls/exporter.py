@@ -1,0 +1,52 @@
+"""Keying material and channel bindings of a finished handshake (RFC 8446 section 7.5, RFC 5705, RFC 5929, RFC 9266)."""
+
+from __future__ import annotations
+
+import hashlib
+
+from cryptography.x509 import load_der_x509_certificate
+
+from ..errors import ConfigurationError
+from .codepoints import Version
+from .link import Link
+from .ssl3 import prf
+from .tls13 import schedule
+
+_TLS_EXPORTER = b"EXPORTER-Channel-Binding"  # RFC 9266 section 4.2
+
+
+def export(link: Link, label: bytes, context: bytes | None, length: int) -> bytes:
+    """`length` bytes.  Before TLS 1.3 an absent context differs from an empty one (RFC 5705 section 4)."""
+    info = link.info
+    assert info.suite is not None
+    if info.version == Version.tls1_3:
+        return schedule.export(info.suite.hash, link.exporter_secret, label, context or b"", length)
+    seed = link.randoms if context is None else link.randoms + len(context).to_bytes(2, "big") + context
+    return prf.prf(info.suite.hash, link.exporter_secret, label, seed, length)
+
+
+def channel_binding(link: Link, kind: str) -> bytes:
+    """Raises ConfigurationError for a kind that is unknown, or undefined for this connection."""
+    info = link.info
+    if kind == "tls-exporter":
+        if info.version != Version.tls1_3 and not info.extended_master_secret:
+            raise ConfigurationError("tls-exporter needs TLS 1.3 or the extended master secret (RFC 9266 section 4.2)")
+        return export(link, _TLS_EXPORTER, b"", 32)
+    if kind == "tls-unique":
+        if info.version == Version.tls1_3:
+            raise ConfigurationError("tls-unique is not defined for TLS 1.3 (RFC 9266)")
+        return link.finished
+    if kind == "tls-server-end-point":
+        return _server_end_point(link)
+    raise ConfigurationError(f"unknown channel binding {kind!r}")
+
+
+def _server_end_point(link: Link) -> bytes:
+    """The hash of the server's certificate; MD5 and SHA-1 count as SHA-256 (RFC 5929 section 4.1)."""
+    identity = link.info.identity if link.is_server else None
+    chain = identity.chain if identity is not None else link.info.peer_chain
+    if not chain or (link.is_server and identity is None):
+        raise ConfigurationError("tls-server-end-point: this connection used no server certificate")
+    algorithm = load_der_x509_certificate(chain[0]).signature_hash_algorithm
+    name = algorithm.name if algorithm is not None and algorithm.name not in ("md5", "sha1") else "sha256"
+    return hashlib.new(name, chain[0]).digest()

@@ -1,0 +1,41 @@
+"""How a server opens: it reads one ClientHello, settles the version, and hands over to that version's handshake."""
+
+from __future__ import annotations
+
+from ..errors import InappropriateFallback, UnsupportedVersion
+from .codepoints import HandshakeType, Version
+from .config import ServerConfig
+from .link import Flow, Link
+from .messages.hello import ClientHello
+from .ssl3.server import ServerHandshake as ServerHandshake12
+from .suites import FALLBACK_SCSV
+from .tls13.server import ServerHandshake as ServerHandshake13
+from .waits import Receive
+
+
+def accept(link: Link, config: ServerConfig) -> Flow:
+    """The whole life of a server connection."""
+    hello = ClientHello.decode((yield Receive(HandshakeType.client_hello)))
+    link.info.client_random = hello.random
+    version = link.info.version = choose_version(config, hello)
+    link.records.version = 0x0303
+    if version >= Version.tls1_3:
+        yield from ServerHandshake13(link, config).run(hello)
+    else:
+        yield from ServerHandshake12(link, config).run(hello)
+
+
+def choose_version(config: ServerConfig, hello: ClientHello) -> Version:
+    """The newest version both sides enable.  Raises UnsupportedVersion, and InappropriateFallback where a client that fell
+    back could have done better (RFC 7507 section 3)."""
+    offered = hello.offered_versions()
+    common = [version for version in Version if version in offered and config.min_version <= version <= config.max_version]
+    if not common:
+        newest = max((version for version in offered if version in tuple(Version)), default=0)
+        what = Version(newest).label if newest else "nothing we know"
+        raise UnsupportedVersion(
+            f"client offers {what} at best; {config.min_version.label} to {config.max_version.label} are enabled"
+        )
+    if FALLBACK_SCSV in hello.suites and common[-1] < config.max_version:
+        raise InappropriateFallback("client fell back to an older version though both sides know a newer one")
+    return common[-1]

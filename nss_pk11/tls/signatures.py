@@ -1,0 +1,149 @@
+"""Signature schemes: which keys can make them, what TLS 1.3 signs, and how a peer's signature is checked.
+
+Making signatures is the driver's business (`waits.Sign`); checking them needs public keys only and happens here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, mldsa, padding, rsa
+from cryptography.x509 import Certificate, load_der_x509_certificate
+from cryptography.x509.oid import PublicKeyAlgorithmOID
+
+from ..errors import CertificateError, DecryptError, IllegalParameter
+from .codepoints import SignatureScheme, Version
+
+S = SignatureScheme
+_HASHES = {"sha1": hashes.SHA1(), "sha256": hashes.SHA256(), "sha384": hashes.SHA384(), "sha512": hashes.SHA512()}
+Check = Callable[[Any, bytes, bytes], None]
+
+
+def _pkcs1(name: str) -> Check:
+    pad, algorithm = padding.PKCS1v15(), _HASHES[name]
+    return lambda key, signature, message: key.verify(signature, message, pad, algorithm)
+
+
+def _pss(name: str) -> Check:
+    algorithm = _HASHES[name]
+    pad = padding.PSS(padding.MGF1(algorithm), algorithm.digest_size)
+    return lambda key, signature, message: key.verify(signature, message, pad, algorithm)
+
+
+def _ecdsa(name: str) -> Check:
+    algorithm = ec.ECDSA(_HASHES[name])
+    return lambda key, signature, message: key.verify(signature, message, algorithm)
+
+
+def _plain(key: Any, signature: bytes, message: bytes) -> None:
+    key.verify(signature, message)
+
+
+# scheme -> (kind of key, check, TLS 1.3 allows it in CertificateVerify).  Kinds are those of `key_kind`.
+_SCHEMES: dict[int, tuple[str, Check, bool]] = {
+    S.rsa_pkcs1_sha1: ("rsa", _pkcs1("sha1"), False),
+    S.rsa_pkcs1_sha256: ("rsa", _pkcs1("sha256"), False),
+    S.rsa_pkcs1_sha384: ("rsa", _pkcs1("sha384"), False),
+    S.rsa_pkcs1_sha512: ("rsa", _pkcs1("sha512"), False),
+    S.rsa_pss_rsae_sha256: ("rsa", _pss("sha256"), True),
+    S.rsa_pss_rsae_sha384: ("rsa", _pss("sha384"), True),
+    S.rsa_pss_rsae_sha512: ("rsa", _pss("sha512"), True),
+    S.rsa_pss_pss_sha256: ("rsa-pss", _pss("sha256"), True),
+    S.rsa_pss_pss_sha384: ("rsa-pss", _pss("sha384"), True),
+    S.rsa_pss_pss_sha512: ("rsa-pss", _pss("sha512"), True),
+    S.ecdsa_sha1: ("ec", _ecdsa("sha1"), False),
+    S.ecdsa_secp256r1_sha256: ("secp256r1", _ecdsa("sha256"), True),
+    S.ecdsa_secp384r1_sha384: ("secp384r1", _ecdsa("sha384"), True),
+    S.ecdsa_secp521r1_sha512: ("secp521r1", _ecdsa("sha512"), True),
+    S.ed25519: ("ed25519", _plain, True),
+    S.ed448: ("ed448", _plain, True),
+    S.mldsa44: ("mldsa44", _plain, True),
+    S.mldsa65: ("mldsa65", _plain, True),
+    S.mldsa87: ("mldsa87", _plain, True),
+}
+# Before TLS 1.3 an ECDSA scheme names a hash only; the curve is the certificate's (RFC 8446 section 4.2.3).  ML-DSA needs 1.3.
+_CURVES = frozenset({"secp256r1", "secp384r1", "secp521r1"})
+_TLS13_ONLY = frozenset({S.mldsa44, S.mldsa65, S.mldsa87})
+
+_KINDS: tuple[tuple[type, str], ...] = (
+    (rsa.RSAPublicKey, "rsa"),
+    (ed25519.Ed25519PublicKey, "ed25519"),
+    (ed448.Ed448PublicKey, "ed448"),
+    (mldsa.MLDSA44PublicKey, "mldsa44"),
+    (mldsa.MLDSA65PublicKey, "mldsa65"),
+    (mldsa.MLDSA87PublicKey, "mldsa87"),
+)
+
+
+def key_kind(certificate: Certificate) -> str:
+    """ "rsa", "rsa-pss" (id-RSASSA-PSS), a curve's name, "ed25519", …; "" for a key no scheme fits."""
+    key = certificate.public_key()
+    if isinstance(key, ec.EllipticCurvePublicKey):
+        return key.curve.name
+    if certificate.public_key_algorithm_oid == PublicKeyAlgorithmOID.RSASSA_PSS:
+        return "rsa-pss"
+    return next((kind for family, kind in _KINDS if isinstance(key, family)), "")
+
+
+def load_leaf(chain: tuple[bytes, ...]) -> Certificate:
+    """The peer's own certificate.  Raises CertificateError if it does not parse."""
+    try:
+        certificate = load_der_x509_certificate(chain[0])
+        certificate.public_key()
+    except (ValueError, UnsupportedAlgorithm):
+        raise CertificateError("peer's certificate does not parse", name="SEC_ERROR_BAD_DER") from None
+    return certificate
+
+
+def allowed_in(scheme: int, version: Version) -> bool:
+    """Whether CertificateVerify or ServerKeyExchange of `version` may use `scheme`."""
+    row = _SCHEMES.get(scheme)
+    if row is None:
+        return False
+    return row[2] if version >= Version.tls1_3 else scheme not in _TLS13_ONLY
+
+
+def fits(scheme: int, kind: str, version: Version) -> bool:
+    """Whether a key of `kind` can make signatures by `scheme` in `version`."""
+    row = _SCHEMES.get(scheme)
+    if row is None or not allowed_in(scheme, version):
+        return False
+    wanted = row[0]
+    if version < Version.tls1_3 and (wanted in _CURVES or wanted == "ec"):
+        return kind in _CURVES
+    return wanted == kind
+
+
+def verify(
+    scheme: int,
+    offered: tuple[SignatureScheme, ...],
+    certificate: Certificate,
+    version: Version,
+    signature: bytes,
+    message: bytes,
+) -> None:
+    """Check the peer's signature over `message`.
+
+    Raises IllegalParameter for a scheme we did not offer or that does not fit the certificate's key, DecryptError for a
+    signature that does not verify (RFC 8446 section 4.4.3).
+    """
+    if scheme not in offered or not fits(scheme, key_kind(certificate), version):
+        raise IllegalParameter(
+            f"signature scheme {scheme:#06x} was not offered or does not fit the certificate",
+            name="SSL_ERROR_INCORRECT_SIGNATURE_ALGORITHM",
+        )
+    try:
+        _SCHEMES[scheme][1](certificate.public_key(), signature, message)
+    except (InvalidSignature, ValueError):
+        raise DecryptError("peer's signature does not verify", name="SEC_ERROR_BAD_SIGNATURE") from None
+
+
+_PREFIXES = {side: b" " * 64 + b"TLS 1.3, " + side + b" CertificateVerify\0" for side in (b"server", b"client")}
+
+
+def to_be_signed(by_server: bool, transcript_hash: bytes) -> bytes:
+    """What a TLS 1.3 CertificateVerify signs (RFC 8446 section 4.4.3)."""
+    return _PREFIXES[b"server" if by_server else b"client"] + transcript_hash

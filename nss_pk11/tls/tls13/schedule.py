@@ -1,0 +1,93 @@
+"""The key schedule of TLS 1.3 (RFC 8446 section 7), as functions of bytes.
+
+HKDF is written out over `hmac.digest`: every output but an exporter's is at most one hash long, so HKDF-Expand is one HMAC.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from hmac import digest as hmac_digest
+
+from ..record.aead import Aead13
+from ..suites import Suite
+
+_LENGTHS = {"sha256": 32, "sha384": 48}
+_EMPTY = {name: hashlib.new(name).digest() for name in _LENGTHS}
+
+
+@cache
+def _info(label: bytes, context_length: int, length: int) -> bytes:
+    """HkdfLabel up to its context (RFC 8446 section 7.1)."""
+    return length.to_bytes(2, "big") + bytes((6 + len(label),)) + b"tls13 " + label + bytes((context_length,))
+
+
+def expand_label(hash_name: str, secret: bytes, label: bytes, context: bytes, length: int) -> bytes:
+    """HKDF-Expand-Label; `length` in bytes, any."""
+    info = _info(label, len(context), length) + context
+    block = hmac_digest(secret, info + b"\x01", hash_name)
+    if length <= len(block):
+        return block[:length]
+    output, counter = block, 2
+    while len(output) < length:
+        block = hmac_digest(secret, block + info + bytes((counter,)), hash_name)
+        output += block
+        counter += 1
+    return output[:length]
+
+
+@cache
+def _fresh_salt(hash_name: str) -> bytes:
+    """The salt of the handshake secret where no PSK is used: the same for every connection."""
+    zeros = bytes(_LENGTHS[hash_name])
+    return expand_label(hash_name, hmac_digest(zeros, zeros, hash_name), b"derived", _EMPTY[hash_name], len(zeros))
+
+
+class KeySchedule:
+    """Secrets of one connection, in the order of RFC 8446 section 7.1.  `secret` is the stage's; each stage forgets the last."""
+
+    __slots__ = ("_psk", "hash", "length", "secret", "suite")
+
+    def __init__(self, suite: Suite, psk: bytes = b"") -> None:
+        self.suite, self.hash, self.length = suite, suite.hash, suite.hash_bytes
+        self._psk = psk
+        self.secret = hmac_digest(bytes(self.length), psk, self.hash) if psk else b""
+
+    def derive(self, label: bytes, transcript_hash: bytes) -> bytes:
+        """Derive-Secret from the stage's secret."""
+        return expand_label(self.hash, self.secret, label, transcript_hash, self.length)
+
+    def binder(self, transcript_hash: bytes) -> bytes:
+        """PSK binder of a resumption PSK (RFC 8446 section 4.2.11.2)."""
+        return self.finished(self.derive(b"res binder", _EMPTY[self.hash]), transcript_hash)
+
+    def enter_handshake(self, shared_secret: bytes) -> None:
+        salt = self.derive(b"derived", _EMPTY[self.hash]) if self._psk else _fresh_salt(self.hash)
+        self.secret = hmac_digest(salt, shared_secret, self.hash)
+
+    def enter_master(self) -> None:
+        self.secret = hmac_digest(self.derive(b"derived", _EMPTY[self.hash]), bytes(self.length), self.hash)
+
+    def finished(self, base: bytes, transcript_hash: bytes) -> bytes:
+        """Finished.verify_data under a traffic secret (RFC 8446 section 4.4.4)."""
+        return hmac_digest(expand_label(self.hash, base, b"finished", b"", self.length), transcript_hash, self.hash)
+
+    def protection(self, traffic_secret: bytes) -> Aead13:
+        """Record keys of a traffic secret (RFC 8446 section 7.3)."""
+        cipher = self.suite.cipher
+        key = expand_label(self.hash, traffic_secret, b"key", b"", cipher.key)
+        return Aead13(cipher, key, expand_label(self.hash, traffic_secret, b"iv", b"", 12))
+
+    def next_traffic_secret(self, traffic_secret: bytes) -> bytes:
+        """After a KeyUpdate (RFC 8446 section 7.2)."""
+        return expand_label(self.hash, traffic_secret, b"traffic upd", b"", self.length)
+
+    def ticket_psk(self, resumption_secret: bytes, nonce: bytes) -> bytes:
+        """The PSK of a ticket (RFC 8446 section 4.6.1)."""
+        return expand_label(self.hash, resumption_secret, b"resumption", nonce, self.length)
+
+
+def export(hash_name: str, exporter_secret: bytes, label: bytes, context: bytes, length: int) -> bytes:
+    """RFC 8446 section 7.5.  `length` in bytes."""
+    secret = expand_label(hash_name, exporter_secret, label, _EMPTY[hash_name], _LENGTHS[hash_name])
+    return expand_label(hash_name, secret, b"exporter", hashlib.new(hash_name, context).digest(), length)

@@ -1,0 +1,53 @@
+"""The running hash over all handshake messages (RFC 8446 section 4.4.1, RFC 5246 section 7.4.9)."""
+
+from __future__ import annotations
+
+import hashlib
+
+from .codepoints import HandshakeType
+
+
+class Transcript:
+    """Messages are kept until the hash is known, and beyond that where `keep` asks for it: TLS 1.2's CertificateVerify signs
+    the messages themselves."""
+
+    __slots__ = ("_hash", "keep", "raw")
+
+    def __init__(self) -> None:
+        self._hash: hashlib._Hash | None = None
+        self.raw = bytearray()
+        self.keep = True
+
+    def add(self, message: bytes) -> None:
+        if self._hash is not None:
+            self._hash.update(message)
+        if self.keep:
+            self.raw += message
+
+    def use(self, name: str, keep: bool = False) -> None:
+        """The hash is known now ("sha256", "sha384")."""
+        self._hash = hashlib.new(name, self.raw)
+        self.keep = keep
+        if not keep:
+            self.raw = bytearray()
+
+    def digest(self, more: bytes = b"") -> bytes:
+        """The hash so far; with `more`, as if that had been added too (PSK binders)."""
+        assert self._hash is not None
+        snapshot = self._hash.copy()
+        if more:
+            snapshot.update(more)
+        return snapshot.digest()
+
+    def replace_by_message_hash(self) -> None:
+        """After a HelloRetryRequest the first ClientHello counts as its hash only (RFC 8446 section 4.4.1)."""
+        assert self._hash is not None
+        digest = self._hash.digest()
+        self._hash = hashlib.new(self._hash.name, bytes((HandshakeType.message_hash, 0, 0, len(digest))) + digest)
+
+    def branch(self) -> Transcript:
+        """A copy to go on from here (post-handshake authentication, RFC 8446 section 4.4)."""
+        other = Transcript()
+        assert self._hash is not None
+        other._hash, other.keep = self._hash.copy(), False
+        return other
