@@ -144,8 +144,8 @@ def _key_usage(**wanted: bool) -> x509.KeyUsage:
 class Credential:
     """A certificate with its chain, as files, and the key as a PEM file, or in a token.
 
-    `chain_file`: leaf and intermediate; `issuer_file`: the intermediate alone; `key_file`: unencrypted PKCS#8, for a key in a token a file that is not there;
-    `p12_file`: all of it under `P12_PASSWORD`.
+    `chain_file`: leaf and intermediate; `issuer_file`: the intermediate alone; `key_file`: unencrypted PKCS#8, for a key
+    in a token a file that is not there; `p12_file`: all of it under `P12_PASSWORD`.
     """
 
     name: str

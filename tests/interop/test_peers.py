@@ -1,0 +1,74 @@
+"""The foreign stacks against each other, without us: so that a failure elsewhere is known to be ours."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from nss_pk11.tls.codepoints import Group, Version
+
+from ..support.peers.base import Result, Want
+from ..support.peers.curl import curl
+from ..support.peers.gnutls import GnuTLSServer, gnutls_cli
+from ..support.peers.nassl_modern import nassl_client
+from ..support.peers.node import NodeServer, node_client
+from ..support.peers.nss import NSSServer, tstclnt
+from ..support.peers.openssl import OpenSSLServer, s_client
+from ..support.peers.python_ssl import PythonServer, python_client
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from ..support.pki import PKI
+
+CLIENTS: dict[str, Callable[[int, Want, Path], Result]] = {
+    "openssl": lambda port, want, _: s_client(port, want),
+    "gnutls": lambda port, want, _: gnutls_cli(port, want),
+    "nss": tstclnt,
+    "python": lambda port, want, _: python_client(port, want),
+    "curl": lambda port, want, _: curl(port, want),
+    "nassl": lambda port, want, _: nassl_client(port, want),
+    "node": lambda port, want, _: node_client(port, want),
+}
+
+
+@pytest.fixture(scope="module", params=["openssl", "gnutls", "nss", "python", "node"])
+def port(request: pytest.FixtureRequest, pki: PKI, directory: Path) -> Iterator[int]:
+    want = Want(credential=pki.server("p256"))
+    servers: dict[str, Callable[[], OpenSSLServer | GnuTLSServer | NSSServer | PythonServer | NodeServer]] = {
+        "openssl": lambda: OpenSSLServer(want),
+        "gnutls": lambda: GnuTLSServer(want),
+        "nss": lambda: NSSServer(want, directory),
+        "python": lambda: PythonServer(want),
+        "node": lambda: NodeServer(want),
+    }
+    with servers[request.param]() as server:
+        yield server.port
+
+
+@pytest.mark.parametrize("version", [Version.tls1_2, Version.tls1_3], ids=lambda version: version.label)
+@pytest.mark.parametrize("client", CLIENTS)
+def test_foreign_client_with_foreign_server(port: int, client: str, version: Version, pki: PKI, directory: Path) -> None:
+    result = CLIENTS[client](port, Want(version=version, ca=pki.ca_file), directory)
+    assert result.ok, result
+    assert result.version == version.label
+    assert result.answer
+
+
+def test_a_wrong_ca_is_noticed(pki: PKI, directory: Path) -> None:
+    stranger = pki.authorities["p256"][1].certificate
+    file = directory / "stranger.pem"
+    file.write_bytes(stranger.public_bytes(Encoding.PEM))
+    with OpenSSLServer(Want(credential=pki.server("rsa"))) as server:
+        for name, client in CLIENTS.items():
+            assert not client(server.port, Want(ca=file), directory).ok, name
+
+
+def test_hybrid_group(pki: PKI) -> None:
+    want = Want(version=Version.tls1_3, group=Group.X25519MLKEM768, credential=pki.server("p256"))
+    with NodeServer(want) as server:
+        assert node_client(server.port, Want(group=Group.X25519MLKEM768, ca=pki.ca_file)).ok
+        assert not s_client(server.port, Want(ca=pki.ca_file)).ok  # 3.0 lacks it: the group was really demanded
