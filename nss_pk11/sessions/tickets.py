@@ -113,7 +113,8 @@ class TicketKeys:
             opened = key.aead.decrypt(nonce, sealed, name)
         except (InvalidTag, ValueError):  # ValueError: cut off within the nonce
             return None
-        return opened[_EXPIRY:] if int.from_bytes(opened[:_EXPIRY], "big") > now else None
+        left = int.from_bytes(opened[:_EXPIRY], "big") - now
+        return opened[_EXPIRY:] if 0 < left <= self._lifetime + self._rotate_every else None  # more: the clock was set back
 
     def _current(self, now: float) -> _Ring:
         epoch = int(now // self._rotate_every)
@@ -125,14 +126,15 @@ class TicketKeys:
 
     def _turn(self, epoch: int) -> _Ring:
         """The ring for `epoch`: its own key, and those whose tickets may still live."""
-        # One ahead: a sibling whose clock runs a little fast, or a thread that turned the ring first, may have sealed with it.
-        live = range(epoch + -self._lifetime // self._rotate_every, epoch + 2)
+        oldest = epoch + -self._lifetime // self._rotate_every
         if self._secret is None:
-            keys = {number: key for number, key in self._ring.keys.items() if number in live}
+            # Newer keys stay too: another thread, with a later look at the clock, may have turned the ring first.
+            keys = {number: key for number, key in self._ring.keys.items() if number >= oldest}
             if epoch not in keys:
                 keys[epoch] = _Key(self._random(_KEY))
         else:
-            keys = {number: _Key(_derive(self._secret, number)) for number in live}
+            # One ahead: a sibling whose clock runs a little fast may seal with it already.
+            keys = {number: _Key(_derive(self._secret, number)) for number in range(oldest, epoch + 2)}
         return _Ring(epoch, keys, {key.name: key for key in keys.values()})
 
 
