@@ -1,0 +1,112 @@
+"""Says where the CPU time of a handshake goes in `nss-pk11 serve`, by room, function and line; see `bench/profile --help`.
+
+Samples with py-spy, native frames included, so the server runs as it is.  Touches: a temporary directory, loopback sockets,
+and processes it starts itself.  py-spy needs the right to trace: root, or kernel.yama.ptrace_scope=0.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from . import tokens
+from .measure import cpu_seconds
+from .sections import QUICK, Bench
+from .servers import SERVERS, Server
+from .stacks import Profile, collect
+
+RATE = 1000  # samples a second
+CONTENDERS = {contender.name.split(",")[0]: contender for contender in SERVERS}
+
+
+@click.command(epilog="Example: bench/profile --key rsa --tls 1.2 --seconds 10")
+@click.option("--key", type=click.Choice(tokens.SERVED), default="ec", show_default=True, help="The server's key.")
+@click.option("--tls", "version", type=click.Choice(["1.3", "1.2"]), default="1.3", show_default=True)
+@click.option("--resume", is_flag=True, help="Resumed handshakes instead of full ones.")
+@click.option("--bulk", is_flag=True, help="One large download instead of handshakes.")
+@click.option("--seconds", type=click.IntRange(1, 60), default=5, show_default=True, help="How long to sample.")
+@click.option("--top", type=click.IntRange(1, 200), default=25, show_default=True, help="Functions and lines to list.")
+@click.option(
+    "--server", type=click.Choice(list(CONTENDERS)), default=SERVERS[0].name, show_default=True, help="Whom to profile."
+)
+@click.option("--raw", type=click.Path(dir_okay=False, path_type=Path), help="Keep the collapsed stacks (for a flame graph).")
+def main(key: str, version: str, resume: bool, bulk: bool, seconds: int, top: int, server: str, raw: Path | None) -> None:
+    """Profiles `nss-pk11 serve` under load: CPU microseconds by room, function and line, per handshake or per MB."""
+    with tempfile.TemporaryDirectory(prefix="nss-pk11-profile-") as name:
+        directory = Path(name)
+        data = directory / "data"
+        data.mkdir()
+        if bulk:
+            with (data / "large").open("wb") as large:
+                large.truncate(seconds * 2000 << 20)  # sparse; more than can be sent in the time
+        bench = Bench(tokens.create(directory), directory, data, QUICK, lambda text: None)
+        options = ("--resume",) if resume else ()
+        load = ("download", "/large") if bulk else ("handshakes", version, 1_000_000, seconds + 2, *options)
+        with bench.server(CONTENDERS[server], key) as running:
+            cost = None if bulk else _cost(bench, running, version, options)
+            stacks = raw or directory / "stacks"
+            _sample(bench, running, load, seconds, stacks)
+        profile = collect(stacks.read_text().splitlines())
+    _print(profile, cost, top)
+
+
+def _cost(bench: Bench, server: Server, version: str, options: tuple[str, ...]) -> float:
+    """CPU microseconds per handshake, not yet sampled."""
+    with bench.client(server, "handshakes", version, 500, 10, *options) as client:
+        before = cpu_seconds(server.pid)
+        answer = json.loads(client.ask())
+        return (cpu_seconds(server.pid) - before) / int(answer["done"]) * 1e6
+
+
+def _sample(bench: Bench, server: Server, load: tuple[object, ...], seconds: int, stacks: Path) -> None:
+    """Runs py-spy on the server while the load lasts."""
+    beside = Path(sys.executable).with_name("py-spy")
+    command = [str(beside if beside.exists() else "py-spy"), "record", "--native", "--full-filenames", "--format", "raw",
+               "--rate", str(RATE), "--duration", str(seconds), "--output", str(stacks), "--pid", str(server.pid)]  # fmt: skip
+    with bench.client(server, str(load[0]), *load[1:]) as client:
+        assert client.process.stdin
+        client.process.stdin.write("\n")
+        client.process.stdin.flush()
+        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 60)
+        if done.returncode:
+            raise click.ClickException(done.stderr.strip() or "py-spy failed")
+        client.process.kill()
+
+
+def _print(profile: Profile, cost: float | None, top: int) -> None:
+    if not profile.total:
+        raise click.ClickException("no samples: did the server do anything?")
+    console = Console()
+    if cost:
+        console.print(f"{cost:.0f} µs of CPU per handshake; {profile.total} samples")
+    for title, counter, count in (
+        ("Rooms", profile.rooms, 50),
+        ("Functions: own time and native code they call", profile.functions, top),
+        ("Lines", profile.lines, top),
+        ("Functions of ours: with all they call", profile.inclusive, top),
+    ):
+        if not counter:
+            continue
+        table = Table(title=title, title_justify="left", title_style="bold", box=None)
+        table.add_column("%", justify="right")
+        table.add_column("µs", justify="right")
+        table.add_column("", no_wrap=True)
+        for place, samples in counter.most_common(count):
+            share = samples / profile.total
+            table.add_row(f"{share:.1%}", f"{share * cost:.1f}" if cost else "", escape(place))
+        console.print(table)
+
+
+if __name__ == "__main__":
+    try:
+        main(prog_name="bench/profile")
+    except FileNotFoundError as error:
+        sys.exit(f"bench/profile: {error.filename} is missing (for py-spy: .venv/bin/pip install py-spy)")
