@@ -213,7 +213,7 @@ class AlertReceived(TLSError):
     def __init__(self, alert: int, detail: str = "") -> None:
         try:
             self.alert: int = Alert(alert)
-            text = self.alert.name  # type: ignore[attr-defined]
+            text = self.alert.name
         except ValueError:
             self.alert, text = alert, f"alert {alert}"
         super().__init__(

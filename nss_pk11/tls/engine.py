@@ -12,7 +12,6 @@ caller gets the error.
 
 from __future__ import annotations
 
-import hmac
 from typing import Any
 
 from ..errors import (
@@ -211,7 +210,9 @@ class Engine:
         return exporter.export(self._link, label, context, length)
 
     def channel_binding(self, kind: str) -> bytes:
-        """`tls-exporter` (RFC 9266), `tls-server-end-point` or `tls-unique` (RFC 5929).  Raises ConfigurationError where undefined."""
+        """`tls-exporter` (RFC 9266), `tls-server-end-point` or `tls-unique` (RFC 5929).
+
+        Raises ConfigurationError where undefined for this connection."""
         if not self.handshake_complete:
             raise ConfigurationError("channel bindings need a complete handshake", name="SSL_ERROR_HANDSHAKE_NOT_COMPLETED")
         return exporter.channel_binding(self._link, kind)

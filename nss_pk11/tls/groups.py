@@ -5,7 +5,7 @@ Ephemeral keys live in software; nothing here touches a token.  One class per fa
 
 from __future__ import annotations
 
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey, MLKEM768PublicKey
@@ -35,7 +35,10 @@ class MontgomeryShare:
 
     __slots__ = ("_private", "_public_type", "public")
 
-    _families: ClassVar = {Group.x25519: (X25519PrivateKey, X25519PublicKey), Group.x448: (X448PrivateKey, X448PublicKey)}
+    _families: ClassVar[dict[Group, tuple[Any, Any]]] = {
+        Group.x25519: (X25519PrivateKey, X25519PublicKey),
+        Group.x448: (X448PrivateKey, X448PublicKey),
+    }
 
     def __init__(self, group: Group) -> None:
         private_type, self._public_type = self._families[group]

@@ -7,7 +7,7 @@ messages are gathered and leave in as few records as fit; a key change flushes w
 from __future__ import annotations
 
 from collections.abc import Generator
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from ..errors import UnexpectedMessage
 from .codepoints import ContentType
@@ -27,15 +27,18 @@ class Connected(Protocol):
 
 # A handshake: yields waits, is sent their results.
 Flow = Generator[Wait, Any, None]
+# A step of one, with a result.
+T = TypeVar("T")
+Steps = Generator[Wait, Any, T]
 
 
 class Link:
-    """`handshake_input`: bytes of handshake messages received and not yet consumed; `exporter`, `binding`: filled in by the
-    handshake, for `Engine.export` and `Engine.channel_binding`."""
+    """`handshake_input`: bytes of handshake messages received and not yet consumed; `exporter_secret`, `randoms`, `finished`:
+    left by the handshake for `exporter`."""
 
     __slots__ = (
-        "_flight", "config", "connected", "events", "exporter_secret", "finished", "handshake_complete", "handshake_input", "info",
-        "is_server", "randoms", "records", "session_id",
+        "_flight", "config", "connected", "events", "exporter_secret", "finished", "handshake_complete", "handshake_input",
+        "info", "is_server", "randoms", "records", "session_id",
     )  # fmt: skip
 
     def __init__(self, config: Config, is_server: bool) -> None:

@@ -7,7 +7,7 @@ versions differ in nonce, additional data and where the content type lives, and 
 from __future__ import annotations
 
 import struct
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESCCM, AESGCM, ChaCha20Poly1305
@@ -32,16 +32,19 @@ RECORD_LIMITS = {
 DEFAULT_RECORD_LIMIT = 1 << 23
 
 
+Bytes = bytes | bytearray | memoryview
+
+
 class Aead(Protocol):
     """The part of `cryptography`'s AEADs that records need."""
 
-    def encrypt(self, nonce: bytes, data: bytes, associated_data: bytes | None) -> bytes: ...
+    def encrypt(self, nonce: bytes, data: Bytes, associated_data: bytes | None) -> bytes: ...
 
-    def decrypt(self, nonce: bytes, data: bytes, associated_data: bytes | None) -> bytes: ...
+    def decrypt(self, nonce: bytes, data: Bytes, associated_data: bytes | None) -> bytes: ...
 
-    def encrypt_into(self, nonce: bytes, data: bytes, associated_data: bytes | None, buf: memoryview) -> int: ...
+    def encrypt_into(self, nonce: bytes, data: Bytes, associated_data: bytes | None, buf: memoryview) -> int: ...
 
-    def decrypt_into(self, nonce: bytes, data: bytes, associated_data: bytes | None, buf: memoryview) -> int: ...
+    def decrypt_into(self, nonce: bytes, data: Bytes, associated_data: bytes | None, buf: memoryview) -> int: ...
 
 
 def new_aead(cipher: Cipher, key: bytes) -> Aead:
@@ -134,7 +137,7 @@ class Aead13:
         return (out[length - 1], length - 1) if length else _no_type()
 
 
-def _no_type() -> tuple[int, bytes]:
+def _no_type() -> NoReturn:
     raise UnexpectedMessage("record holds nothing but padding", name="SSL_ERROR_RX_UNEXPECTED_RECORD_TYPE")
 
 

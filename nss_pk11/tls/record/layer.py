@@ -10,7 +10,7 @@ from typing import Protocol, runtime_checkable
 
 from ...errors import BadRecordMac, NotTLS, RecordOverflow, UnexpectedMessage
 from ..codepoints import ContentType
-from .aead import MAX_PLAINTEXT
+from .aead import MAX_PLAINTEXT, Bytes
 
 MAX_EMPTY_RECORDS = 16  # in a row; more is a peer that makes us work for nothing
 HEADER = 5
@@ -75,7 +75,7 @@ class RecordLayer:
 
     # --- receiving ---------------------------------------------------------------------------------------------------
 
-    def feed(self, data: bytes | bytearray | memoryview) -> None:
+    def feed(self, data: Bytes) -> None:
         """Take bytes from the peer.  `data` is only borrowed until `settle`."""
         left = self._buffer[self._position :]
         self._buffer = memoryview(bytes(left) + bytes(data)) if left else memoryview(data)
@@ -164,7 +164,7 @@ class RecordLayer:
 
     def _check_compatibility_change_cipher_spec(self, body: memoryview) -> None:
         """TLS 1.3 drops a change_cipher_spec of one byte 1 until the handshake ends (RFC 8446 section 5), within reason."""
-        if body != b"\x01":
+        if bytes(body) != b"\x01":
             raise UnexpectedMessage(
                 "change_cipher_spec that is not the single byte 1", name="SSL_ERROR_RX_MALFORMED_CHANGE_CIPHER"
             )
@@ -222,7 +222,7 @@ class RecordLayer:
 
     # --- sending ---------------------------------------------------------------------------------------------------------
 
-    def send(self, content_type: int, data: bytes | memoryview) -> None:
+    def send(self, content_type: int, data: Bytes) -> None:
         """Queue `data` as one or more records."""
         limit, write, length = self.send_limit, self.write, len(data)
         if write is None:

@@ -6,6 +6,7 @@ from hmac import compare_digest
 
 from ...errors import DecodeError, DecryptError, IllegalParameter, MissingExtension, UnexpectedMessage, UnsupportedExtension
 from .. import groups
+from ..codec import Reader
 from ..codepoints import ExtensionType, Group, HandshakeType, Version
 from ..config import ClientConfig
 from ..link import Flow, Link
@@ -151,7 +152,7 @@ class ClientHandshake:
 
     def _receive_encrypted_extensions(self, raw: bytes) -> None:
         """Section 4.3.1: answers to what was offered, nothing else."""
-        reader = ext.Reader(raw, 4)
+        reader = Reader(raw, 4)
         extensions = ext.decode_block(reader)
         reader.end()
         for kind in extensions:

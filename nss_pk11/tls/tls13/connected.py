@@ -84,7 +84,7 @@ class ServerConnected(Connected):
         self._request_message = b""
 
     def send_tickets(self, resumed: Session | None) -> None:
-        """Several after a full handshake so that each is used once; one after a resumption replaces the one spent (appendix C.4)."""
+        """Several after a full handshake so that each is used once; one after a resumption, for the one spent (appendix C.4)."""
         config, info, schedule = self.config, self.link.info, self.schedule
         assert config.tickets is not None
         assert info.suite is not None

@@ -5,31 +5,23 @@ Used in the handshake and after it, by both sides.
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from typing import Any
-
 from ...errors import DecodeError, IllegalParameter, MissingExtension, UnsupportedExtension
 from .. import selection, signatures
 from ..codepoints import CertificateCompression, ExtensionType, HandshakeType, SignatureScheme, Version
-from ..config import Config, Identity, ServerConfig
-from ..link import Link
+from ..config import Identity, ServerConfig
+from ..link import Link, Steps
 from ..messages import certificate as certificates
 from ..messages import extensions as ext
 from ..transcript import Transcript
-from ..waits import ChooseClientIdentity, Receive, Sign, VerifyPeer, Wait
+from ..waits import ChooseClientIdentity, Receive, Sign, VerifyPeer
 
 X = ExtensionType
 CERTIFICATE_TYPES = (HandshakeType.certificate, HandshakeType.compressed_certificate)
 
 
-def tls13_schemes(config: Config) -> tuple[SignatureScheme, ...]:
-    """What we accept in a CertificateVerify and in certificates."""
-    return config.schemes
-
-
 def request_extensions(config: ServerConfig) -> ext.Extensions:
     """Of a CertificateRequest."""
-    extensions: ext.Extensions = {X.signature_algorithms: ext.encode_u16_list(tls13_schemes(config))}
+    extensions: ext.Extensions = {X.signature_algorithms: ext.encode_u16_list(config.schemes)}
     if config.authorities:
         extensions[X.certificate_authorities] = ext.encode_authorities(config.authorities)
     if config.certificate_compression:
@@ -39,7 +31,7 @@ def request_extensions(config: ServerConfig) -> ext.Extensions:
 
 def receive_certificate(
     link: Link, transcript: Transcript, context: bytes, by_server: bool, first: bytes | None = None, server_name: str = ""
-) -> Generator[Wait, Any, tuple[tuple[bytes, ...], SignatureScheme | None]]:
+) -> Steps[tuple[tuple[bytes, ...], SignatureScheme | None]]:
     """Certificate and CertificateVerify; the chain ((), None where a client declines) and the scheme it signed by.
 
     `first`: the Certificate message, where it has been received already.
@@ -81,7 +73,7 @@ def _stapled(extensions: ext.Extensions, allowed: bool) -> bytes:
 
 def answer_request(
     link: Link, raw: bytes, transcript: Transcript, identities: tuple[Identity, ...]
-) -> Generator[Wait, Any, tuple[list[bytes], Identity | None]]:
+) -> Steps[tuple[list[bytes], Identity | None]]:
     """Our Certificate (and CertificateVerify) for the CertificateRequest `raw`; the messages are added to the transcript."""
     context, extensions = certificates.decode_request13(raw)
     if X.signature_algorithms not in extensions:

@@ -20,7 +20,7 @@ from ...errors import (
 from .. import groups, selection, signatures
 from ..codepoints import ExtensionType, Group, HandshakeType, Version
 from ..config import ServerConfig
-from ..link import Flow, Link
+from ..link import Flow, Link, Steps
 from ..messages import certificate as certificates
 from ..messages import extensions as ext
 from ..messages.hello import HELLO_RETRY_RANDOM, ClientHello, ServerHello, message
@@ -67,7 +67,7 @@ class ServerHandshake:
 
     # --- parameters ----------------------------------------------------------------------------------------------------
 
-    def _agree_on_parameters(self, hello: ClientHello) -> Flow:  # returns ClientHello
+    def _agree_on_parameters(self, hello: ClientHello) -> Steps[ClientHello]:
         """Suite, PSK, group and share; a HelloRetryRequest where the client guessed the wrong group (section 4.1.4)."""
         self._check_hello(hello)
         self.link.records.ignore_change_cipher_spec = True
@@ -90,7 +90,7 @@ class ServerHandshake:
         if X.early_data in hello.extensions:
             self.link.records.skip_early_data = MAX_SKIPPED_EARLY_DATA
         self._negotiate_extensions(hello)
-        return hello  # type: ignore[return-value]
+        return hello
 
     def _check_hello(self, hello: ClientHello) -> None:
         """What every TLS 1.3 ClientHello owes (sections 4.1.2, 9.2)."""
@@ -140,8 +140,8 @@ class ServerHandshake:
     def _send_hello_retry_request(self, hello: ClientHello, group: Group) -> None:
         self.transcript.add(hello.raw)
         self.transcript.replace_by_message_hash()
-        extensions = {X.supported_versions: b"\x03\x04", X.key_share: group.to_bytes(2, "big")}
-        retry = ServerHello(0x0303, HELLO_RETRY_RANDOM, hello.session_id, self.suite.code, dict(extensions)).encode()
+        extensions: ext.Extensions = {X.supported_versions: b"\x03\x04", X.key_share: group.to_bytes(2, "big")}
+        retry = ServerHello(0x0303, HELLO_RETRY_RANDOM, hello.session_id, self.suite.code, extensions).encode()
         self.transcript.add(retry)
         self.link.send(retry)
         if hello.session_id:
