@@ -1,0 +1,173 @@
+"""Our own server and client in this process: as quick as a handshake, where a subprocess of Python would take a third of a
+second.  Keys are in tokens as ever.  The command line is tested by `command.py`'s subprocesses.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Self
+
+from nss_pk11.errors import NSPRError
+from nss_pk11.net.blocking import TLSSocket
+from nss_pk11.net.executor import KeyExecutor, Unverified
+from nss_pk11.net.record import negotiated
+from nss_pk11.net.server import Server
+from nss_pk11.sessions import ServerCache
+from nss_pk11.tls.engine import Engine
+
+from .peers.base import HOST, REQUEST, TIMEOUT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from nss_pk11.certs import Trust
+    from nss_pk11.net.connection import Connection
+    from nss_pk11.tls.config import ClientConfig, ServerConfig
+    from nss_pk11.tls.events import ConnectionInfo
+    from nss_pk11.tls.session import Session
+
+EXPORT = (b"EXPERIMENTAL-nss-pk11", b"context", 32)
+
+
+@dataclass
+class Seen:
+    """What we saw of a connection; `error` is what ended it, None if it ended well."""
+
+    info: ConnectionInfo
+    error: NSPRError | None = None
+    answer: bytes = b""
+    exported: bytes = b""
+    sessions: list[Session] = field(default_factory=list)
+
+    @property
+    def version(self) -> str:
+        return self.info.version.label if self.info.version else ""
+
+    @property
+    def suite(self) -> str:
+        return self.info.suite.name if self.info.suite else ""
+
+    @property
+    def group(self) -> str:
+        return self.info.group.name if self.info.group else ""
+
+
+class Page:
+    """Answers the first HTTP request with what was negotiated, as JSON, and closes.  "GET /LABEL" may make it do
+    something else first: see `OurServer.actions`."""
+
+    def __init__(self, connection: Connection, actions: dict[bytes, Callable[[Engine], None]]) -> None:
+        self._connection, self._actions = connection, actions
+        self._received = b""
+        self.busy = False
+
+    def data_received(self, data: bytes | bytearray) -> None:
+        self._received += bytes(data)
+        if b"\r\n\r\n" not in self._received:
+            return
+        action = self._actions.get(self._received.split(b" ", 2)[1])
+        if action:
+            action(self._connection.engine)
+        self._connection.write(b"HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\n" + self._describe())
+        self._connection.finish()
+
+    def _describe(self) -> bytes:
+        said: dict[str, Any] = negotiated(self._connection.info)
+        said["exported"] = self._connection.engine.export(*EXPORT).hex()
+        said["peer_certificates"] = len(self._connection.info.peer_chain)
+        return json.dumps(said).encode()
+
+    def eof_received(self) -> None:
+        self._connection.finish()
+
+    def produce(self) -> bool:
+        return False
+
+
+class OurServer:
+    """A server in a thread.  `seen`: what ended, newest last; wait for it with `next`.
+
+    `actions`: by path of the request, what to do with the engine before answering (a KeyUpdate, say).
+    """
+
+    def __init__(
+        self,
+        config: ServerConfig,
+        *,
+        trust: Trust | Unverified | None = None,
+        handshake_timeout: float = 10.0,
+        actions: dict[bytes, Callable[[Engine], None]] | None = None,
+    ) -> None:
+        self.seen: list[Seen] = []
+        self._ended = threading.Condition()
+        listener = socket.create_server((HOST, 0), backlog=64)
+        self.port: int = listener.getsockname()[1]
+        self.executor = KeyExecutor(trust=trust, sessions=ServerCache() if config.session_ids else None)
+        self._server = Server(
+            config,
+            self.executor,
+            [listener],
+            lambda connection: Page(connection, actions or {}),
+            closed=self._closed,
+            handshake_timeout=handshake_timeout,
+        )
+        self._thread = threading.Thread(target=self._server.run, name="our-server")
+        self._thread.start()
+
+    def _closed(self, connection: Connection) -> None:
+        with self._ended:
+            self.seen.append(Seen(connection.info, connection.error))
+            self._ended.notify_all()
+
+    def next(self, after: int) -> Seen:
+        """The first connection that ended after the first `after` ones."""
+        with self._ended:
+            assert self._ended.wait_for(lambda: len(self.seen) > after, TIMEOUT), "no connection has ended"
+            return self.seen[after]
+
+    def stop(self) -> None:
+        self._server.stop()
+        self._thread.join(TIMEOUT)
+        assert not self._thread.is_alive()
+        self.executor.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.stop()
+
+
+def connect(
+    port: int,
+    config: ClientConfig,
+    *,
+    trust: Trust | Unverified | None = None,
+    request: bytes = REQUEST,
+    use: Callable[[TLSSocket], None] | None = None,
+) -> Seen:
+    """One connection of ours: handshake, `use` or else the request and the whole answer.  Errors come back in the result."""
+    engine = Engine.client(config)
+    seen = Seen(engine.info)
+    with (
+        KeyExecutor(trust=trust) as executor,
+        TLSSocket(
+            socket.create_connection((HOST, port), TIMEOUT), engine, executor, on_session=seen.sessions.append
+        ) as connection,
+    ):
+        try:
+            connection.do_handshake()
+            seen.exported = engine.export(*EXPORT)
+            if use:
+                use(connection)
+            connection.sendall(request)
+            parts: list[bytes] = []
+            while part := connection.recv():
+                parts.append(part)
+                seen.answer = b"".join(parts)
+        except NSPRError as error:
+            seen.error = error
+    return seen
