@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import secrets
 import shlex
 import shutil
@@ -42,10 +43,10 @@ def show(command: list[str]) -> None:
     print(paint("2", "    $ " + shlex.join(command)), flush=True)
 
 
-def run(*command: str) -> str:
+def run(*command: str, input: str = "") -> str:
     """Shows and runs `command`; its standard output.  Ends the demo with what it said when it fails."""
     show(list(command))
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, input=input, capture_output=True, text=True, timeout=60)
     if done.returncode:
         sys.exit(paint("31", f"==> {command[0]} failed ({done.returncode}):\n{done.stdout}{done.stderr}"))
     return done.stdout
@@ -120,32 +121,29 @@ def running() -> dict[str, Any] | None:
 
 
 def start(identity: list[str]) -> dict[str, Any]:
-    command = ["nss-pk11", "serve", "--listen", "127.0.0.1:0", *identity, "--www", "--log-format", "json"]
+    command = ["nss-pk11", "serve", "--listen", "127.0.0.1:0", *identity, "--www"]
     show(command)
     with LOG.open("w") as log:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+    try:
+        port = wait_until_ready(process)
+    except BaseException:
+        process.kill()
+        raise
+    server = {"pid": process.pid, "url": f"https://localhost:{port}/"}
+    SERVER.write_text(json.dumps(server))
+    return server
+
+
+def wait_until_ready(process: subprocess.Popen[bytes]) -> str:
+    """The port that the server says it listens on."""
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline and process.poll() is None:
-        port = listening_port()
-        if port:
-            server = {"pid": process.pid, "url": f"https://localhost:{port}/"}
-            SERVER.write_text(json.dumps(server))
-            return server
+        ready = re.search(r"^listening on .*:(\d+)$", LOG.read_text(), re.MULTILINE)
+        if ready:
+            return ready[1]
         time.sleep(0.05)
-    process.kill()
     sys.exit(paint("31", f"==> the server did not start:\n{LOG.read_text()}"))
-
-
-def listening_port() -> int | None:
-    """The port the server says it got, from its log's first line."""
-    for line in LOG.read_text().splitlines():
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            continue
-        if entry.get("event") == "listening":
-            return int(entry["port"])
-    return None
 
 
 def stop(server: dict[str, Any]) -> None:
@@ -156,20 +154,63 @@ def stop(server: dict[str, Any]) -> None:
 # --- the clients -----------------------------------------------------------------------------------------------------
 
 
-def fetch_with_curl(url: str) -> dict[str, Any] | None:
-    """What the status page says of a connection by curl; None where there is no curl."""
-    if not shutil.which("curl"):
-        return None
-    say("curl fetches from it, and verifies the certificate")
+def fetch_with_curl(url: str) -> dict[str, Any]:
+    """What the status page says of a connection by curl."""
+    say("curl fetches a page and verifies the certificate")
     status: dict[str, Any] = json.loads(run("curl", "-sS", "--fail", "--cacert", str(CERTIFICATE), f"{url}status.json"))
     return status
 
 
 def fetch_with_our_client(url: str) -> dict[str, Any]:
-    say("and so does our own client")
+    say("our own client fetches it too (the request comes from a pipe)")
     address = url.removeprefix("https://").rstrip("/")
-    result: dict[str, Any] = json.loads(run("nss-pk11", "connect", address, "--ca", str(CERTIFICATE), "--json"))
-    return result
+    request = "GET /status.json HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    response = run("nss-pk11", "connect", address, "--ca", str(CERTIFICATE), "--brief", input=request)
+    status: dict[str, Any] = json.loads(response[response.index("\n{") :])
+    return status
+
+
+def report(visits: dict[str, dict[str, Any]]) -> None:
+    """What each client negotiated, and where the key is that signed for all of them."""
+    rows = {
+        "version": "version",
+        "suite": "suite",
+        "group": "key exchange",
+        "signature_scheme": "signature",
+        "handshake_ms": "ms",
+    }
+    print()
+    print(paint("1", f"  {'':14}" + "".join(f"{name:28}" for name in visits)))
+    for name, label in rows.items():
+        print(f"  {label:14}" + "".join(f"{visit['connection'][name]!s:28}" for visit in visits.values()))
+    key = list(visits.values())[-1]["key"]
+    yes = {True: "yes", False: "no"}
+    sealed = key["CKA_SENSITIVE"] and not key["CKA_EXTRACTABLE"]
+    print()
+    print(paint("1", "  signed by"))
+    for label, text in (
+        ("key", f"{key['key'] or 'without a label'} ({key['kind']}), {key['uri'] or KEY_FILE}"),
+        ("token", " ".join(filter(None, (key["token"], key["token_model"], key["token_serial"])))),
+        ("slot", f"{key['slot']} (id {key['slot_id']})"),
+        ("module", key["module"] or "the internal software token"),
+        ("sensitive", f"CKA_SENSITIVE {yes[key['CKA_SENSITIVE']]}, CKA_EXTRACTABLE {yes[key['CKA_EXTRACTABLE']]}"),
+        ("so", "it cannot leave the token" if sealed else "it can be copied: a key in a file is for trying things out"),
+        ("signatures", f"{key['signatures']} since the server started, one for each full handshake"),
+    ):
+        print(f"  {label:14}{text}")
+    print()
+
+
+def visit(server: dict[str, Any], *, keep: bool) -> None:
+    visits = {}
+    if shutil.which("curl"):
+        visits["curl"] = fetch_with_curl(server["url"])
+    visits["nss-pk11 connect"] = fetch_with_our_client(server["url"])
+    report(visits)
+    if keep:
+        say(f"it goes on running at {paint('1', server['url'])} (process {server['pid']}); try")
+        show(["curl", "--cacert", str(CERTIFICATE), server["url"]])
+        print("    and end it with ./demo --stop")
 
 
 def main() -> None:
@@ -192,12 +233,12 @@ def main() -> None:
         server = start(identity)
     else:
         say(f"a server is running already, at {server['url']}")
+    kept = False
     try:
-        status = fetch_with_curl(server["url"])
-        ours = fetch_with_our_client(server["url"])
-        print(status, ours)
+        visit(server, keep=options.keep)
+        kept = options.keep
     finally:
-        if not options.keep:
+        if not kept:
             stop(server)
 
 
