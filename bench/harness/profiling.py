@@ -20,11 +20,11 @@ from rich.table import Table
 from . import tokens
 from .measure import cpu_seconds
 from .sections import QUICK, Bench
-from .servers import SERVERS, Server
+from .servers import OURS, STDLIB, TLSLITE, Server
 from .stacks import Profile, collect
 
 RATE = 1000  # samples a second
-CONTENDERS = {contender.name.split(",")[0]: contender for contender in SERVERS}
+CONTENDERS = {contender.name.split(",")[0]: contender for contender in (OURS, TLSLITE, STDLIB)}  # py-spy knows Python only
 
 
 @click.command(epilog="Example: bench/profile --key rsa --tls 1.2 --seconds 10")
@@ -34,9 +34,7 @@ CONTENDERS = {contender.name.split(",")[0]: contender for contender in SERVERS}
 @click.option("--bulk", is_flag=True, help="One large download instead of handshakes.")
 @click.option("--seconds", type=click.IntRange(1, 60), default=5, show_default=True, help="How long to sample.")
 @click.option("--top", type=click.IntRange(1, 200), default=25, show_default=True, help="Functions and lines to list.")
-@click.option(
-    "--server", type=click.Choice(list(CONTENDERS)), default=SERVERS[0].name, show_default=True, help="Whom to profile."
-)
+@click.option("--server", type=click.Choice(list(CONTENDERS)), default=OURS.name, show_default=True, help="Whom to profile.")
 @click.option("--raw", type=click.Path(dir_okay=False, path_type=Path), help="Keep the collapsed stacks (for a flame graph).")
 def main(key: str, version: str, resume: bool, bulk: bool, seconds: int, top: int, server: str, raw: Path | None) -> None:
     """Profiles `nss-pk11 serve` under load: CPU microseconds by room, function and line, per handshake or per MB."""
