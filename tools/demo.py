@@ -26,7 +26,7 @@ SERVER = STATE / "server.json"  # process id and address of a running server
 LOG = STATE / "server.log"
 TOKEN, KEY = "nss-pk11 demo", "localhost"
 KEY_URI = f"pkcs11:token={TOKEN.replace(' ', '%20')};object={KEY};type=private"
-NAMES = ["--name", "localhost", "--name", "127.0.0.1"]
+NAMES = ["--name", "localhost", "--name", "127.0.0.1", "--days", "3650"]
 
 COLOUR = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
 
@@ -73,7 +73,7 @@ def prepare_state() -> None:
 def token_identity(module: str) -> list[str]:
     """Options for `serve`: a key generated inside a SoftHSM token, which this makes where it is not there yet."""
     token = ["--module", module, "--pin", f"file:{STATE}/pin"]
-    if CERTIFICATE.exists() and not KEY_FILE.exists():
+    if CERTIFICATE.exists() and not KEY_FILE.exists() and any((STATE / "tokens").iterdir()):
         say("token, key and certificate are there from an earlier run")
     else:
         start_afresh()
@@ -177,19 +177,19 @@ def report(visits: dict[str, dict[str, Any]]) -> None:
         "suite": "suite",
         "group": "key exchange",
         "signature_scheme": "signature",
-        "handshake_ms": "ms",
     }
     print()
-    print(paint("1", f"  {'':14}" + "".join(f"{name:28}" for name in visits)))
+    print(paint("1", f"  {'':14}" + "".join(f"{name:28}" for name in visits).rstrip()))
     for name, label in rows.items():
-        print(f"  {label:14}" + "".join(f"{visit['connection'][name]!s:28}" for visit in visits.values()))
+        print(f"  {label:14}" + "".join(f"{visit['connection'][name]!s:28}" for visit in visits.values()).rstrip())
     key = list(visits.values())[-1]["key"]
     yes = {True: "yes", False: "no"}
     sealed = key["CKA_SENSITIVE"] and not key["CKA_EXTRACTABLE"]
     print()
     print(paint("1", "  signed by"))
     for label, text in (
-        ("key", f"{key['key'] or 'without a label'} ({key['kind']}), {key['uri'] or KEY_FILE}"),
+        ("key", f"{key['key'] or 'without a label'}, {key['kind']}"),
+        ("named", key["uri"] or str(KEY_FILE)),
         ("token", " ".join(filter(None, (key["token"], key["token_model"], key["token_serial"])))),
         ("slot", f"{key['slot']} (id {key['slot_id']})"),
         ("module", key["module"] or "the internal software token"),
@@ -226,19 +226,22 @@ def main() -> None:
             stop(server)
         return
     prepare_state()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda n, _: sys.exit(128 + n))
+    ours = server is None
     if server is None:
         identity = token_identity(options.module) if options.module else file_identity()
         say("an HTTPS server with that key")
         server = start(identity)
     else:
         say(f"a server is running already, at {server['url']}")
-    kept = False
     try:
         visit(server, keep=options.keep)
-        kept = options.keep
+    except BaseException:
+        options.keep = False
+        raise
     finally:
-        if not kept:
+        if ours and not options.keep:
             stop(server)
 
 
