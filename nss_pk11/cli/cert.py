@@ -67,7 +67,8 @@ def self_signed(
       nss-pk11 cert self-signed "pkcs11:token=web;object=www" --name localhost --name 127.0.0.1 --import --pin env:PIN
       nss-pk11 cert self-signed key.pem --name localhost --out cert.pem
     """
-    from .select import find_key, is_uri, token_of
+    from ..slots import is_uri
+    from .select import find_key, token_of
 
     _require_subject(names, subject)
     if store and not is_uri(source):
@@ -137,11 +138,11 @@ def import_(
       nss-pk11 cert import intermediate.pem --token web --pin env:PIN
     """
     from .. import certs
-    from .select import find_key, find_token, login, token_of
+    from .select import find_key, find_token, pin_for, token_of
 
     if (key_uri is None) == (token is None):
         raise click.UsageError("give one of --key and --token")
-    chain = _read_chain(file)
+    chain = certs.load_pem_chain(file)
     with open_manager(modules, key_uri or token, pin=pin) as manager:
         key: PrivateKey | None
         if key_uri is not None:
@@ -151,7 +152,7 @@ def import_(
             chosen = token_of(manager, key)
         else:
             chosen = find_token(manager, str(token))
-            login(chosen, pin)
+            chosen.login(pin_for(token, pin))
             key = _key_of(chosen, chain[0])
         _store(chosen, chain, key, label)
 
@@ -191,11 +192,11 @@ def list_certificates(modules: tuple[str, ...], token: str | None, pin: PinProvi
       nss-pk11 cert list --token web
     """
     from .records import certificate_record, show_certificate
-    from .select import log_in_all, named_tokens
+    from .select import log_in_all, named_tokens, pin_for
 
     with open_manager(modules, token, pin=pin) as manager:
         tokens = named_tokens(manager, token)
-        log_in_all(tokens, pin)
+        log_in_all(tokens, pin_for(token, pin))
         records = [record for one in tokens for record in map(certificate_record, one.certificates())]
     if as_json:
         emit_json(records)
@@ -211,22 +212,6 @@ def list_certificates(modules: tuple[str, ...], token: str | None, pin: PinProvi
 def _require_subject(names: tuple[str, ...], subject: str | None) -> None:
     if not names and not subject:
         raise click.UsageError("a certificate needs a --name (or a --subject)")
-
-
-def _read_chain(file: Path) -> tuple[bytes, ...]:
-    """The certificates of a PEM or DER file.  Raises CertificateError, OSError."""
-    from cryptography import x509
-
-    from .. import certs
-
-    data = file.read_bytes()
-    if b"-----BEGIN " in data:
-        return certs.load_pem_chain(str(file))
-    try:
-        x509.load_der_x509_certificate(data)
-    except ValueError:
-        raise CertificateError(f"{file} holds no certificate, neither PEM nor DER", name="SEC_ERROR_BAD_DER") from None
-    return (data,)
 
 
 def _common_name(der: bytes) -> str:

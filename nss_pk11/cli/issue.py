@@ -71,8 +71,9 @@ class _RSA(_TokenBacked, rsa.RSAPrivateKey):
 class _EC(_TokenBacked, ec.EllipticCurvePrivateKey):
     @property
     def curve(self) -> ec.EllipticCurve:
-        curve: ec.EllipticCurve = self._key.public_key.curve
-        return curve
+        public = self._key.public_key
+        assert isinstance(public, ec.EllipticCurvePublicKey)  # kind "ec"
+        return public.curve
 
     @property
     def key_size(self) -> int:

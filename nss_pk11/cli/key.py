@@ -62,11 +62,11 @@ def generate(
     if not label:
         raise click.UsageError("a key on a token needs a --label")
     from .records import key_record
-    from .select import find_token, login
+    from .select import find_token, pin_for
 
     with open_manager(modules, token, pin=pin) as manager:
         chosen = find_token(manager, str(token))
-        login(chosen, pin)
+        chosen.login(pin_for(token, pin))
         made = chosen.generate_key(kind, label, key_id or b"")
         if as_json:
             emit_json(key_record(made))
@@ -110,11 +110,11 @@ def list_keys(modules: tuple[str, ...], token: str | None, pin: PinProvider | No
       nss-pk11 key list --token web --pin env:PIN
     """
     from .records import key_record, show_key
-    from .select import log_in_all, named_tokens
+    from .select import log_in_all, named_tokens, pin_for
 
     with open_manager(modules, token, pin=pin) as manager:
         tokens = named_tokens(manager, token)
-        hidden = log_in_all(tokens, pin)
+        hidden = log_in_all(tokens, pin_for(token, pin))
         records = [record for one in tokens for record in map(key_record, one.keys())]
     if as_json:
         emit_json(records)
@@ -138,7 +138,8 @@ def delete(uri: str, modules: tuple[str, ...], pin: PinProvider | None, yes: boo
     Example:
       nss-pk11 key delete "pkcs11:token=web;object=www" --pin env:PIN
     """
-    from .select import find_key, is_uri, token_of
+    from ..slots import is_uri
+    from .select import find_key, token_of
 
     if not is_uri(uri):
         raise click.UsageError("a key to delete is named by its pkcs11: URI")

@@ -91,10 +91,14 @@ def token_option(required: bool = False) -> Callable[[Command], Command]:
 
 @contextmanager
 def open_manager(modules: tuple[str, ...], *uris: str | None, pin: PinProvider | None = None) -> Iterator[SlotManager]:
-    """A slot manager with `modules` loaded; with none given those that p11-kit knows, unless the `uris` name their own."""
+    """A slot manager with `modules` loaded; with none given those that p11-kit knows, unless the `uris` name their own.
+
+    Without a PIN source the terminal is asked, if it comes to that.
+    """
+    from .. import pins
     from ..slots import SlotManager
 
-    with SlotManager(pin) as manager:
+    with SlotManager(pin or pins.terminal()) as manager:
         for path in modules:
             manager.load(path)
         if not modules and not all(uri and ("module-path=" in uri or not uri.startswith("pkcs11:")) for uri in uris or (None,)):

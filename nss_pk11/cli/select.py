@@ -8,24 +8,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..errors import Ambiguous, ConfigurationError, NotFound
+from ..slots import PrivateKey, SlotManager, Token, Uri, is_uri
 
 if TYPE_CHECKING:
     from ..pins import PinProvider
-    from ..slots import PrivateKey, SlotManager, Token
 
 
-def is_uri(text: str) -> bool:
-    return text.lower().startswith("pkcs11:")
-
-
-def find_tokens(manager: SlotManager, name: str | None) -> list[Token]:
-    """All tokens that `name` (label, URI, or None for all) fits."""
-    tokens = manager.tokens()
-    if name is None:
-        return tokens
-    if is_uri(name):
-        return manager.find_tokens(name)
-    return [token for token in tokens if token.info.label == name]
+def find_tokens(manager: SlotManager, name: str) -> list[Token]:
+    """All present tokens that `name`, a label or a URI, fits; loads a URI's module.  Raises ConfigurationError, TokenError."""
+    uri = Uri.parse(name) if is_uri(name) else Uri(token=name)
+    if uri.module_path:
+        manager.load(uri.module_path)
+    slots = [slot for slot in manager.slots() if uri.matches_module(slot.module) and uri.matches_slot(slot)]
+    return [token for slot in slots if (token := slot.token) is not None and uri.matches_token(token.info)]
 
 
 def find_token(manager: SlotManager, name: str) -> Token:
@@ -65,17 +60,9 @@ def named_tokens(manager: SlotManager, name: str | None) -> list[Token]:
 _CAN_LOG_IN = frozenset({"CKF_LOGIN_REQUIRED", "CKF_USER_PIN_INITIALIZED"})
 
 
-def login(token: Token, pin: PinProvider | None) -> None:
-    """Log in to `token` if it wants that; without a PIN source the terminal is asked.  Raises PinError."""
-    if "CKF_LOGIN_REQUIRED" not in token.flags:
-        return
-    if "CKF_USER_PIN_INITIALIZED" not in token.flags:
-        raise ConfigurationError(f"token {token.info.label!r} has no user PIN yet; `nss-pk11 token init` sets one")
-    if pin is None:
-        from .. import pins
-
-        pin = pins.terminal()
-    token.login(pin)
+def pin_for(name: str | None, pin: PinProvider | None) -> PinProvider | None:
+    """Who is asked for the PIN of what `name` names: a URI's own pin-value or pin-source wins.  Raises ConfigurationError."""
+    return (Uri.parse(name).provider() if name is not None and is_uri(name) else None) or pin
 
 
 def log_in_all(tokens: list[Token], pin: PinProvider | None) -> list[str]:

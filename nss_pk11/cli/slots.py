@@ -28,11 +28,11 @@ def slots(modules: tuple[str, ...], token: str | None, pin: PinProvider | None, 
       nss-pk11 slots --module /usr/lib/softhsm/libsofthsm2.so --token web --pin prompt
     """
     from .records import module_record, show_module
-    from .select import find_token, log_in_all
+    from .select import find_token, log_in_all, pin_for
 
     with open_manager(modules, token, pin=pin) as manager:
         chosen = [find_token(manager, token)] if token else manager.tokens()
-        hidden = log_in_all(chosen, pin)
+        hidden = log_in_all(chosen, pin_for(token, pin))
         records = [module_record(module, chosen if token else None) for module in manager.modules]
     if as_json:
         emit_json({"modules": records})

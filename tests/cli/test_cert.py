@@ -106,7 +106,7 @@ def test_import_lays_the_certificate_beside_its_key(web: Command, key: Callable[
     (of_key,) = web.json("key", "list", "--token", "web", "--pin", "env:PIN")
     assert (record["label"], record["id"]) == ("www", of_key["id"])
     assert record["subject"] == "CN=localhost"
-    assert int(record["serial"], 0) == certificate.serial_number
+    assert int(record["serial"], 16) == certificate.serial_number
     assert not record["expired"]
     text = web("cert", "list", "--token", "web").stdout
     assert "www · CN=localhost · " in text

@@ -10,6 +10,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from nss_pk11.cli.key import KEY_TYPES
+from tests.support.softhsm import PIN
 
 from .conftest import Command
 
@@ -55,7 +56,7 @@ def test_id(web: Command) -> None:
 
 
 def test_token_by_uri(web: Command) -> None:
-    uri = f"pkcs11:token=web?module-path={web.hsm.module_path}&pin-source=env:PIN"
+    uri = f"pkcs11:token=web?module-path={web.hsm.module_path}&pin-value={PIN}"
     web.environment["NSS_PK11_MODULE"] = ""
     record = web.json("key", "generate", "--token", uri, "--label", "www")
     assert record["token"] == "web"
