@@ -9,43 +9,21 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from nss_pk11.tls.codepoints import Group, Version
 
-from ..support.peers.base import Result, Want
-from ..support.peers.curl import curl
-from ..support.peers.gnutls import GnuTLSServer, gnutls_cli
-from ..support.peers.nassl_modern import nassl_client
+from ..support.peers.base import Want
 from ..support.peers.node import NodeServer, node_client
-from ..support.peers.nss import NSSServer, tstclnt
 from ..support.peers.openssl import OpenSSLServer, s_client
-from ..support.peers.python_ssl import PythonServer, python_client
+from ..support.peers.table import CLIENTS, SERVERS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from ..support.pki import PKI
 
-CLIENTS: dict[str, Callable[[int, Want, Path], Result]] = {
-    "openssl": lambda port, want, _: s_client(port, want),
-    "gnutls": lambda port, want, _: gnutls_cli(port, want),
-    "nss": tstclnt,
-    "python": lambda port, want, _: python_client(port, want),
-    "curl": lambda port, want, _: curl(port, want),
-    "nassl": lambda port, want, _: nassl_client(port, want),
-    "node": lambda port, want, _: node_client(port, want),
-}
 
-
-@pytest.fixture(scope="module", params=["openssl", "gnutls", "nss", "python", "node"])
+@pytest.fixture(scope="module", params=SERVERS)
 def port(request: pytest.FixtureRequest, pki: PKI, directory: Path) -> Iterator[int]:
-    want = Want(credential=pki.server("p256"))
-    servers: dict[str, Callable[[], OpenSSLServer | GnuTLSServer | NSSServer | PythonServer | NodeServer]] = {
-        "openssl": lambda: OpenSSLServer(want),
-        "gnutls": lambda: GnuTLSServer(want),
-        "nss": lambda: NSSServer(want, directory),
-        "python": lambda: PythonServer(want),
-        "node": lambda: NodeServer(want),
-    }
-    with servers[request.param]() as server:
+    with SERVERS[request.param](Want(credential=pki.server("p256")), directory) as server:
         yield server.port
 
 

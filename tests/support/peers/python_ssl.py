@@ -127,6 +127,10 @@ class PythonServer:
         except (ssl.SSLError, OSError) as error:
             self.results.append(Result(ok=False, alert=str(error), output=repr(error)))
 
+    @property
+    def output(self) -> str:
+        return "\n".join(map(str, self.results))
+
     def stop(self) -> None:
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
