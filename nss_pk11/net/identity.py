@@ -12,9 +12,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from asn1crypto import x509 as asn1
-
 from .. import certs
+from ..certs.info import subject_name
 from ..errors import CertificateError, ConfigurationError, DecryptError, NotFound
 from ..slots import Algorithm
 from ..tls.codepoints import Group, SignatureScheme, Version
@@ -87,7 +86,7 @@ def load_identity(
 
 def make_identity(key: PrivateKey, chain: tuple[bytes, ...], *, ocsp: bytes = b"", allow_expired: bool = False) -> Identity:
     """An Identity of a key that is already at hand and its `chain` (DER, leaf first).  Raises as `load_identity`."""
-    leaf = load_leaf(chain)
+    leaf, chain = load_leaf(chain), certs.without_root(chain)
     subject = leaf.subject.rfc4514_string() or "without a subject"
     kind = key_kind(leaf)
     schemes = tuple(
@@ -114,7 +113,7 @@ def make_identity(key: PrivateKey, chain: tuple[bytes, ...], *, ocsp: bytes = b"
         cost=key.latency * 1e6,
         ocsp=ocsp,
         curve=_CURVES.get(kind),
-        issuers=tuple(asn1.Certificate.load(der).issuer.dump() for der in chain),
+        issuers=certs.issuer_names(chain),
     )
     if limits := limitations(identity):
         log.warning("%s", limits)
@@ -171,7 +170,7 @@ def _find_key(manager: SlotManager, source: str, pins: PinProvider | None) -> tu
 
 
 def _chain_on_token(manager: SlotManager, key: PrivateKey, pins: PinProvider | None) -> tuple[bytes, ...]:
-    """The key's certificate and whatever issuers of it lie beside it; a self-signed root is left out, as peers have it."""
+    """The key's certificate and whatever issuers of it lie beside it."""
     leaf = manager.certificate_for(key)
     if leaf is None:
         raise CertificateError(
@@ -179,10 +178,7 @@ def _chain_on_token(manager: SlotManager, key: PrivateKey, pins: PinProvider | N
             name="SSL_ERROR_NO_CERTIFICATE",
         )
     chain, beside = [leaf], _issuers_beside(manager, key, pins)
-    while (issuer := beside.pop(asn1.Certificate.load(chain[-1]).issuer.dump(), None)) is not None:
-        certificate = asn1.Certificate.load(issuer)
-        if certificate.subject.dump() == certificate.issuer.dump():
-            break
+    while (issuer := beside.pop(certs.issuer_names((chain[-1],))[0], None)) is not None:
         chain.append(issuer)
     return tuple(chain)
 
@@ -195,7 +191,7 @@ def _issuers_beside(manager: SlotManager, key: PrivateKey, pins: PinProvider | N
         found = manager.find_certificates(f"pkcs11:token={quote(key.token.label, safe='')}", pins)
     except NotFound:
         return {}
-    return {asn1.Certificate.load(certificate.der).subject.dump(): certificate.der for certificate in found}
+    return {subject_name(certificate.der): certificate.der for certificate in found}
 
 
 def _check_dates(leaf: x509.Certificate, subject: str) -> None:

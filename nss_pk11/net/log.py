@@ -86,8 +86,15 @@ def _json_line(connection: Connection) -> str:
 
 
 _BARE = ("time", "peer", "version", "suite", "group", "signature_scheme", "error")
-_SHORT = {"server_name": "sni", "alert_sent": "alert", "alert_received": "got-alert", "handshake_ms": "handshake-ms", "bytes_in": "in",
-          "bytes_out": "out", "hello_retry": "hello-retry"}  # fmt: skip
+_SHORT = {
+    "server_name": "sni",
+    "alert_sent": "alert",
+    "alert_received": "got-alert",
+    "handshake_ms": "handshake-ms",
+    "hello_retry": "hello-retry",
+    "bytes_in": "in",
+    "bytes_out": "out",
+}
 
 
 def _text_line(connection: Connection) -> str:

@@ -24,7 +24,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..pins import PinRequest
 
@@ -72,6 +72,7 @@ class Supervisor:
         self._count, self._work, self._pins = count, work, pins
         self._pids: dict[socket.socket, int] = {}
         self._answers: dict[tuple[str, str, str], str] = {}
+        self._starting = True
         self._draining = False
         self._code = 0
 
@@ -83,6 +84,7 @@ class Supervisor:
             for _ in range(self._count):
                 if not self._draining and not self._start():
                     self._drain()
+            self._starting = False
             self._answers.clear()
             if not self._draining:
                 ready()
@@ -111,7 +113,7 @@ class Supervisor:
         with selectors.DefaultSelector() as selector:
             for channel in self._pids:
                 selector.register(channel, selectors.EVENT_READ)
-            channels: list[socket.socket] = [key.fileobj for key, _ in selector.select(0.5)]  # type: ignore[misc]
+            channels: list[socket.socket] = [key.fileobj for key, _ in selector.select()]  # type: ignore[misc]
         said_ready = False
         for channel in channels:
             message = self._receive(channel)
@@ -124,7 +126,7 @@ class Supervisor:
                 said_ready = True
         return said_ready
 
-    def _receive(self, channel: socket.socket) -> dict[str, dict[str, str]] | None:
+    def _receive(self, channel: socket.socket) -> dict[str, Any] | None:
         """A message, which is one short line, or None at the end."""
         try:
             data = channel.recv(65536)
@@ -137,7 +139,7 @@ class Supervisor:
         if request.retry:
             self._answers.pop(token, None)
         pin = self._answers.get(token) or (self._pins(request) if self._pins is not None else None)
-        if pin is not None and not request.context_specific:
+        if pin is not None and self._starting and not request.context_specific:
             self._answers[token] = pin
         return pin
 

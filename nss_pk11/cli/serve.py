@@ -1,0 +1,288 @@
+"""`nss-pk11 serve`: a TLS server whose keys lie in tokens, or in files."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..errors import ConfigurationError
+from .options import module_option, open_manager, pin_option
+from .output import NETWORK, Failure, note
+from .tls_options import Address, key_log, negotiation, negotiation_options, parse_address
+
+if TYPE_CHECKING:
+    from ..net.connection import Application, Connection
+    from ..net.workers import Worker
+    from ..pins import PinProvider
+    from ..slots import SlotManager
+    from ..tls.config import Identity, ServerConfig
+    from ..tls.suites import Suite
+
+BACKLOG = 1024  # connections the kernel completes before we accept them
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the command line says, all of it that a worker needs."""
+
+    identities: tuple[str, ...]
+    chain: str | None
+    modules: tuple[str, ...]
+    pin: PinProvider | None
+    negotiation: dict[str, Any]
+    client_auth: str
+    ca: str | None
+    application: Callable[[Connection], Application]
+    key_log: Callable[[str], None] | None
+    log_format: str
+    handshake_timeout: float
+    ticket_secret: bytes | None = field(repr=False)
+    workers: int = 1
+
+
+_IDENTITY = "Private key: a pkcs11: URI, a PEM or a PKCS #12 file. Repeatable: the name that the client asks for decides."
+
+
+@click.command(short_help="Serve TLS with a key on a token or in a file.")
+@click.option("--listen", "addresses", multiple=True, required=True, metavar="HOST:PORT", help="Port 0 is any. Repeatable.")
+@click.option("--identity", "identities", multiple=True, required=True, metavar="URI|FILE", help=_IDENTITY)
+@click.option("--chain", type=click.Path(), metavar="FILE", help="Certificate and issuers, PEM. [default: those beside the key]")
+@negotiation_options
+@click.option("--client-auth", type=click.Choice(["none", "request", "require"]), default="none", show_default=True,
+              help="Whether clients show a certificate.")  # fmt: skip
+@click.option("--ca", type=click.Path(), metavar="FILE", help="Whose client certificates are good, PEM.")
+@click.option("--www", is_flag=True, help="Answer with a page about the connection; JSON at /status.json. [the default]")
+@click.option("--dir", "directory", type=click.Path(exists=True, file_okay=False), metavar="DIR", help="Serve the files in DIR.")
+@click.option("--echo", is_flag=True, help="Send back whatever comes.")
+@pin_option
+@module_option
+@click.option("--workers", type=click.IntRange(1, 256), default=1, show_default=True, help="Processes.")
+@click.option("--keylog", type=click.Path(dir_okay=False), metavar="FILE", help="Append session secrets, for Wireshark.")
+@click.option(
+    "--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Log lines, on stderr."
+)
+@click.option("--handshake-timeout", type=click.FloatRange(0.1, 3600), default=10.0, show_default=True, metavar="SECONDS",
+              help="How long a client may take over its handshake.")  # fmt: skip
+@click.option("--no-tickets", is_flag=True, help="Hand out no session tickets.")
+def serve(
+    addresses: tuple[str, ...],
+    client_auth: str,
+    ca: str | None,
+    www: bool,
+    directory: str | None,
+    echo: bool,
+    keylog: str | None,
+    no_tickets: bool,
+    oldest: str,
+    newest: str,
+    suites: tuple[Suite, ...] | None,
+    groups: tuple[Any, ...] | None,
+    alpn: tuple[str, ...] | None,
+    **rest: Any,
+) -> None:
+    """Serve TLS with a key on a token or in a file.
+
+    Prints "listening on HOST:PORT" when it is ready, then one line per connection on stderr. SIGTERM or Ctrl-C lets
+    open requests finish; a second one does not.
+
+    \b
+    Examples:
+      nss-pk11 serve --listen 127.0.0.1:8443 --identity "pkcs11:token=web;object=www" --pin prompt --www
+      nss-pk11 serve --listen :443 --identity server.key --chain server.pem --dir public --workers 2
+    """
+    if sum((www, directory is not None, echo)) > 1:
+        raise click.UsageError("--www, --dir and --echo exclude each other")
+    if client_auth != "none" and ca is None:
+        raise click.UsageError(f"--client-auth {client_auth} needs --ca FILE")
+    if alpn is None and not echo:
+        alpn = ("http/1.1",)
+    settings = Settings(
+        modules=rest.pop("modules"),
+        negotiation=negotiation(oldest, newest, suites, groups, alpn),
+        client_auth=client_auth,
+        ca=ca,
+        application=application_for(directory, echo),
+        key_log=key_log(keylog) if keylog else None,
+        ticket_secret=None if no_tickets else os.urandom(32),
+        **rest,
+    )
+    listeners = [listen(parse_address(address)) for address in addresses]
+    raise SystemExit(run(settings, listeners))
+
+
+def application_for(directory: str | None, echo: bool) -> Callable[[Connection], Application]:
+    """What speaks over each connection."""
+    if echo:
+        from ..net.connection import Echo
+
+        return Echo
+    from .http import HTTP
+
+    if directory is not None:
+        from .files import Files
+
+        return partial(HTTP, site=Files(directory))
+    from .www import status_site
+
+    return partial(HTTP, site=status_site)
+
+
+def listen(address: Address) -> socket.socket:
+    """A listening socket; "" as host is every address, of both families.  Raises Failure that names the address."""
+    try:
+        if not address.host:
+            both = socket.has_dualstack_ipv6()
+            family = socket.AF_INET6 if both else socket.AF_INET
+            return socket.create_server(("", address.port), family=family, dualstack_ipv6=both, backlog=BACKLOG)
+        found = socket.getaddrinfo(*address, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, _, _, _, where = found[0]
+        return socket.create_server(where[:2], family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise Failure(f"cannot listen on {address}: {error.strerror or error}", NETWORK.code) from error
+
+
+def announce(listeners: list[socket.socket]) -> None:
+    """The first thing on stdout, and only when connections are welcome."""
+    from ..net.log import peer_name
+
+    for listener in listeners:
+        click.echo(f"listening on {peer_name(listener.getsockname())}")
+    sys.stdout.flush()
+
+
+def run(settings: Settings, listeners: list[socket.socket]) -> int:
+    """Serve, in this process or in workers; returns the exit code."""
+    if settings.workers == 1:
+        serve_here(settings, listeners, settings.pin, lambda: announce(listeners))
+        return 0
+    from ..net.workers import Supervisor
+
+    try:
+        return Supervisor(settings.workers, partial(_work, settings, listeners), settings.pin).run(lambda: announce(listeners))
+    finally:
+        for listener in listeners:
+            listener.close()
+
+
+def _work(settings: Settings, listeners: list[socket.socket], worker: Worker) -> int:
+    """A child's whole life.  Its errors are shown here: the parent's command frame is not its own."""
+    try:
+        serve_here(settings, listeners, worker.pins, worker.ready, worker.parent)
+    except Exception as error:
+        failure = Failure.of(error)
+        if failure is None:
+            raise
+        failure.show()
+        return failure.exit_code
+    return 0
+
+
+def serve_here(
+    settings: Settings,
+    listeners: list[socket.socket],
+    pin: PinProvider | None,
+    ready: Callable[[], None],
+    parent: socket.socket | None = None,
+) -> None:
+    """Load the keys, serve until told to stop."""
+    from ..net.executor import KeyExecutor
+    from ..net.log import ConnectionLog
+    from ..net.server import Server
+    from ..sessions import ServerCache
+
+    _raise_file_limit()
+    with open_manager(settings.modules, *settings.identities, pin=pin) as manager:
+        config, trust = configure(manager, settings)
+        log = ConnectionLog(format=settings.log_format)  # type: ignore[arg-type]
+        with KeyExecutor(trust=trust, sessions=ServerCache()) as executor:
+            server = Server(
+                config,
+                executor,
+                listeners,
+                settings.application,
+                closed=log.closed,
+                turn_over=log.flush,
+                handshake_timeout=settings.handshake_timeout,
+                shared=settings.workers > 1,
+                drain_when_readable=parent,
+            )
+            numbers = (signal.SIGTERM,) if parent is not None else (signal.SIGTERM, signal.SIGINT)
+            before = {number: signal.signal(number, lambda n, _: _drain(server, n)) for number in numbers}
+            try:
+                ready()
+                server.run()
+            finally:
+                for number, handler in before.items():
+                    signal.signal(number, handler)
+
+
+def _drain(server: Any, number: int) -> None:
+    signal.signal(number, signal.SIG_DFL)  # whoever asks twice does not want to wait
+    server.drain()
+
+
+def configure(manager: SlotManager, settings: Settings) -> tuple[ServerConfig, Any]:
+    """The engine's settings, and whose client certificates are good."""
+    from ..certs import Trust
+    from ..sessions import TicketKeys
+    from ..tls.codepoints import Version
+    from ..tls.config import ServerConfig
+
+    identities = load_identities(manager, settings)
+    fields = dict(settings.negotiation)
+    if not any(_speaks_tls13(identity) for identity in identities):
+        if fields["min_version"] > Version.tls1_2:
+            raise ConfigurationError("no key here can sign for TLS 1.3", name="SSL_ERROR_UNSUPPORTED_VERSION")
+        fields["max_version"] = min(fields["max_version"], Version.tls1_2)
+    trust = Trust.from_file(settings.ca) if settings.ca else None
+    config = ServerConfig(
+        identities=identities,
+        client_auth=settings.client_auth,  # type: ignore[arg-type]
+        authorities=trust.authorities if trust and settings.client_auth != "none" else (),
+        tickets=TicketKeys.from_secret(settings.ticket_secret) if settings.ticket_secret else None,
+        session_ids=True,
+        mechanisms=manager.mechanisms,
+        keylog=settings.key_log,
+        context=b"nss-pk11 serve",
+        **fields,
+    )
+    return config, trust
+
+
+def load_identities(manager: SlotManager, settings: Settings) -> tuple[Identity, ...]:
+    """Each --identity, and a line about it.  --chain belongs to the only one."""
+    from ..certs import describe
+    from ..net.identity import key_of, load_identity
+
+    if settings.chain and len(settings.identities) > 1:
+        raise ConfigurationError("--chain goes with one --identity; put the others' certificates beside their keys")
+    identities = []
+    for source in settings.identities:
+        identity = load_identity(manager, source, chain=settings.chain)
+        key, about = key_of(identity), describe(identity.chain[0])
+        where = f'on token "{key.token.label}"' if key.token.module else "in a file"
+        note(f"{about.subject}: {about.key} key {where}, valid until {about.not_after:%Y-%m-%d}")
+        identities.append(identity)
+    return tuple(identities)
+
+
+def _speaks_tls13(identity: Identity) -> bool:
+    from ..net.identity import limitations
+
+    return not limitations(identity)
+
+
+def _raise_file_limit() -> None:
+    """As many connections as the system lets us have."""
+    import resource
+
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,0 +1,126 @@
+"""Options that `serve` and `connect` share: versions, suites, groups, ALPN, and addresses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
+
+import click
+
+from ..tls.codepoints import Group, Version
+from ..tls.suites import BY_NAME, DEFAULT_SUITES, Suite
+from .output import note
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+VERSIONS = {"tls1.2": Version.tls1_2, "tls1.3": Version.tls1_3}
+
+_GROUP_NAMES = {group.name.lower(): group for group in Group} | {
+    "p-256": Group.secp256r1,
+    "p-384": Group.secp384r1,
+    "p-521": Group.secp521r1,
+    "prime256v1": Group.secp256r1,
+}
+_SUITE_NAMES = {name.upper(): suite for name, suite in BY_NAME.items()}
+
+
+class Address(NamedTuple):
+    """`host`: a name or an address without brackets, "" for every address of this machine."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def parse_address(text: str, default_port: int | None = None) -> Address:
+    """HOST:PORT, [ADDRESS]:PORT, *:PORT; with a default port also HOST.  Raises click.BadParameter."""
+    host, colon, port = text.rpartition(":")
+    if not colon or (text.startswith("[") and text.endswith("]")) or (":" in host and not host.startswith("[")):
+        host, port = text, ""
+    bracketed = host.startswith("[") and host.endswith("]")
+    host = host[1:-1] if bracketed else "" if host == "*" else host
+    if not port and default_port is not None and host:
+        return Address(host, default_port)
+    if not (port.isascii() and port.isdigit() and int(port) < 65536):
+        raise click.BadParameter(f"{text!r} is not HOST:PORT, with brackets round an IPv6 address: [::1]:8443")
+    return Address(host, int(port))
+
+
+def _split(value: str) -> list[str]:
+    return [word for word in value.replace(":", ",").replace(" ", ",").split(",") if word]
+
+
+def _suites(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[Suite, ...] | None:
+    if value is None:
+        return None
+    unknown = [name for name in _split(value) if name.upper() not in _SUITE_NAMES]
+    if unknown or not _split(value):
+        known = ", ".join(suite.openssl for suite in DEFAULT_SUITES)
+        raise click.BadParameter(f"unknown: {', '.join(unknown) or 'nothing'}. The modern ones are {known}", ctx, param)
+    suites = tuple(dict.fromkeys(_SUITE_NAMES[name.upper()] for name in _split(value)))
+    old = [suite.openssl for suite in suites if not suite.modern]
+    if old:
+        note(f"not modern, use only where a peer needs them: {', '.join(old)}", style="yellow")
+    return suites
+
+
+def _groups(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[Group, ...] | None:
+    if value is None:
+        return None
+    unknown = [name for name in _split(value) if name.lower() not in _GROUP_NAMES]
+    if unknown or not _split(value):
+        known = ", ".join(group.name for group in Group)
+        raise click.BadParameter(f"unknown: {', '.join(unknown) or 'nothing'}. There are {known}", ctx, param)
+    return tuple(dict.fromkeys(_GROUP_NAMES[name.lower()] for name in _split(value)))
+
+
+def _alpn(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    protocols = tuple(word.strip() for word in value.split(",") if word.strip())
+    if any(not 0 < len(protocol.encode()) < 256 for protocol in protocols):
+        raise click.BadParameter("a protocol's name has 1 to 255 bytes (RFC 7301 section 3.1)", ctx, param)
+    return protocols
+
+
+def negotiation_options(command: Command) -> Command:
+    """--min, --max, --suites, --groups, --alpn; see `negotiation`."""
+    versions = click.Choice(list(VERSIONS))
+    options = (
+        click.option("--min", "oldest", type=versions, default="tls1.2", show_default=True, help="Oldest version."),
+        click.option("--max", "newest", type=versions, default="tls1.3", show_default=True, help="Newest version."),
+        click.option("--suites", callback=_suites, metavar="NAMES", help="Cipher suites by IANA's or OpenSSL's names, in order."),
+        click.option("--groups", callback=_groups, metavar="NAMES", help="Key exchange groups in order: X25519MLKEM768,x25519,…"),
+        click.option("--alpn", callback=_alpn, metavar="NAMES", help="Application protocols, in order: h2,http/1.1,…"),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def negotiation(
+    oldest: str, newest: str, suites: tuple[Suite, ...] | None, groups: tuple[Group, ...] | None, alpn: tuple[str, ...] | None
+) -> dict[str, Any]:
+    """The options as fields of a `tls.config.Config`.  Versions for which no suite was named are out."""
+    first, last = VERSIONS[oldest], VERSIONS[newest]
+    if suites is not None:
+        last = min(last, max(suite.max_version for suite in suites))
+        first = max(first, min(suite.min_version for suite in suites))
+    fields: dict[str, Any] = {"min_version": first, "max_version": last}
+    given = {"suites": suites, "groups": groups, "alpn": alpn}
+    return fields | {name: value for name, value in given.items() if value is not None}
+
+
+def key_log(path: str) -> Callable[[str], None]:
+    """Appends NSS key log lines to a file that only its owner reads (SSLKEYLOGFILE)."""
+    import os
+
+    fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    note(f"whoever reads {path} can read these connections", style="yellow")
+    return lambda line: void(os.write(fd, line.encode("ascii") + b"\n"))
+
+
+def void(_: object) -> None:
+    """For a callback whose result nobody wants."""
