@@ -34,10 +34,8 @@ class PinRequest:
     @property
     def prompt(self) -> str:
         """The question in words, for whoever shows it to a person."""
-        if self.protected:
-            question = f'Enter the PIN of token "{self.token}" on its keypad'
-        else:
-            question = f'PIN of token "{self.token}"'
+        token = f'PIN of token "{self.token}"'
+        question = f"Enter the {token} on its keypad" if self.protected else token
         if self.context_specific:
             question += f', to use its key "{self.key}" once'
         notes = [

@@ -53,7 +53,8 @@ def terminal() -> PinProvider:
 
 def file(path: str | os.PathLike[str]) -> PinProvider:
     """The first line of a file.  Raises ConfigurationError if it cannot be read or holds none."""
-    return Source(f"file:{os.fspath(path)}", lambda request: _first_line(_read(path), f"PIN file {os.fspath(path)}"), static=True)
+    name = os.fspath(path)
+    return Source(f"file:{name}", lambda request: _first_line(_read(path), f"PIN file {name}"), static=True)
 
 
 def environment(name: str) -> PinProvider:
@@ -93,7 +94,7 @@ _PREFIXES: dict[str, Callable[[str], PinProvider]] = {"env": environment, "file"
 
 
 def parse(text: str) -> PinProvider:
-    """A provider from a command line's words: prompt, env:NAME, file:PATH, cmd:COMMAND, pass:VALUE.  Raises ConfigurationError."""
+    """A provider by a command line's words: prompt, env:NAME, file:PATH, cmd:COMMAND, pass:VALUE.  Raises ConfigurationError."""
     if text == "prompt":
         return terminal()
     prefix, colon, rest = text.partition(":")

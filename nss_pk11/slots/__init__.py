@@ -1,0 +1,26 @@
+"""The slot manager: modules, slots, tokens, keys and certificates by their names.  Knows PKCS #11, knows no TLS."""
+
+from __future__ import annotations
+
+from .internal import SoftwareKey
+from .keys import TokenKey
+from .manager import SlotManager
+from .model import Algorithm, MechanismInfo, Module, PrivateKey, PublicKey, Slot, Token, TokenCertificate, TokenInfo
+from .uri import Uri, is_uri
+
+__all__ = [
+    "Algorithm",
+    "MechanismInfo",
+    "Module",
+    "PrivateKey",
+    "PublicKey",
+    "Slot",
+    "SlotManager",
+    "SoftwareKey",
+    "Token",
+    "TokenCertificate",
+    "TokenInfo",
+    "TokenKey",
+    "Uri",
+    "is_uri",
+]

@@ -1,0 +1,266 @@
+"""A private key on a token: named once, signed with often.
+
+The hot path is `sign`: one C_SignInit and one C_Sign on a pooled session, nothing else.  The object's handle is kept; when it
+has become worthless (token removed and back, process forked) the key is found again by its public key.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import time
+from typing import TYPE_CHECKING
+
+from ..errors import NotFound, TokenError
+from . import faults, native
+from .algorithms import Method, methods
+from .cryptoki import MECHANISM_NUMBERS, PUBLIC_KEY_INFO, Attribute, Attributes, KeyType
+from .model import Algorithm, PublicKey, TokenInfo
+from .publickeys import bits_of, kind_of
+from .uri import object_uri
+
+if TYPE_CHECKING:
+    from ..pins import PinProvider
+    from .sessions import Worker
+    from .tokens import PKCS11Token
+
+# Read of every private key; none of them is secret.
+WANTED = (
+    Attribute.KEY_TYPE,
+    Attribute.LABEL,
+    Attribute.ID,
+    Attribute.MODULUS,
+    Attribute.PUBLIC_EXPONENT,
+    Attribute.EC_PARAMS,
+    Attribute.SIGN,
+    Attribute.DECRYPT,
+    Attribute.SENSITIVE,
+    Attribute.EXTRACTABLE,
+    Attribute.LOCAL,
+    Attribute.ALWAYS_AUTHENTICATE,
+    Attribute.ALLOWED_MECHANISMS,
+    PUBLIC_KEY_INFO,
+)
+
+_GUESSED_LATENCY = {"rsa": 1e-3, "ec": 1e-4, "ed25519": 1e-4, "ed448": 5e-4}  # seconds, in software
+_WEIGHT = 0.1  # of the newest signature in the average
+
+# The key or the session has gone, not the token: worth one more try from the start.
+_WORTHLESS = frozenset(
+    {
+        faults.KEY_HANDLE_INVALID,
+        faults.OBJECT_HANDLE_INVALID,
+        faults.USER_NOT_LOGGED_IN,
+        faults.SESSION_HANDLE_INVALID,
+        faults.SESSION_CLOSED,
+        faults.DEVICE_REMOVED,
+        faults.TOKEN_NOT_PRESENT,
+        faults.CRYPTOKI_NOT_INITIALIZED,
+    }
+)
+# What C_Decrypt may answer for reasons that no ciphertext can bring about.  All else must look like any bad ciphertext.
+_NOT_THE_CIPHERTEXT = _WORTHLESS | {faults.HOST_MEMORY}
+
+
+class _Failed(Exception):
+    """A call that failed, in a session of which generation."""
+
+    def __init__(self, rv: int, function: str, generation: int) -> None:
+        self.rv, self.function, self.generation = rv, function, generation
+
+
+class TokenKey:
+    """A `PrivateKey` in a PKCS #11 token."""
+
+    def __init__(
+        self,
+        token: PKCS11Token,
+        handle: int,
+        generation: int,
+        values: Attributes,
+        public_key: PublicKey | None,
+        pins: PinProvider | None,
+    ) -> None:
+        self._home, self._handle, self._generation = token, handle, generation
+        self._public_key, self._pins = public_key, pins
+        self.label: str = values.get(Attribute.LABEL) or ""
+        self.id: bytes = values.get(Attribute.ID) or b""
+        self.token: TokenInfo = token.info
+        self.uri = object_uri(token.info, "private", self.label, self.id)
+        self.kind = kind_of(public_key) if public_key else _kind_by_type(values.get(Attribute.KEY_TYPE))
+        self.bits = bits_of(public_key) if public_key else 0
+        self.sensitive = bool(values.get(Attribute.SENSITIVE, True))
+        self.extractable = bool(values.get(Attribute.EXTRACTABLE, False))
+        self.local = bool(values.get(Attribute.LOCAL, False))
+        self.always_authenticate = bool(values.get(Attribute.ALWAYS_AUTHENTICATE, False))
+        offered, allowed = token.mechanisms(), _mechanism_list(values.get(Attribute.ALLOWED_MECHANISMS))
+        may_sign = bool(values.get(Attribute.SIGN, True)) and public_key is not None
+        self._methods = methods(self.kind, self.bits, offered, allowed) if may_sign else {}
+        self.algorithms = frozenset(self._methods)
+        self.can_decrypt = (
+            self.kind == "rsa"
+            and public_key is not None
+            and bool(values.get(Attribute.DECRYPT, True))
+            and "CKM_RSA_PKCS" in offered
+            and "CKF_DECRYPT" in offered["CKM_RSA_PKCS"].flags
+            and (not allowed or MECHANISM_NUMBERS["CKM_RSA_PKCS"] in allowed)
+        )
+        self._decryption = native.CK_MECHANISM(MECHANISM_NUMBERS["CKM_RSA_PKCS"])
+        self.latency = _GUESSED_LATENCY.get(self.kind, 1e-3)
+        self.operations = 0
+
+    @property
+    def public_key(self) -> PublicKey:
+        if self._public_key is None:
+            raise NotFound(
+                f'the token shows neither public key nor certificate for key "{self.label}" (id {self.id.hex() or "none"})',
+                name="SEC_ERROR_NO_KEY",
+                token=self.token.label,
+                slot=self.token.slot,
+                module=self.token.module,
+            )
+        return self._public_key
+
+    @property
+    def has_public_key(self) -> bool:
+        return self._public_key is not None
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """The object's handle, and the generation of sessions in which it is good."""
+        return self._handle, self._generation
+
+    def sign(self, algorithm: Algorithm, message: bytes) -> bytes:
+        """See `PrivateKey.sign`."""
+        method = self._methods.get(algorithm)
+        if method is None:
+            raise TokenError(
+                f'key "{self.label}" cannot sign by {algorithm}',
+                name="SEC_ERROR_INVALID_ALGORITHM",
+                token=self.token.label,
+                slot=self.token.slot,
+                module=self.token.module,
+            )
+        data = method.prepare(message)
+        try:
+            signature = self._sign_once(method, data)
+        except _Failed as failure:
+            signature = self._again(failure, method, data)
+        return method.finish(signature) if method.finish else signature
+
+    def _sign_once(self, method: Method, data: bytes) -> bytes:
+        session = self._session()
+        home, handle = self._home, session.handle
+        functions, pool = home.functions, home.pool
+        name, started = "C_SignInit", time.perf_counter()
+        try:
+            rv = functions.C_SignInit(handle, method.address, self._handle)
+            if not rv:
+                if self.always_authenticate:
+                    home.authenticate(handle, self._pins, self.label)
+                name = "C_Sign"
+                session.length.value = method.size
+                rv = functions.C_Sign(handle, data, len(data), session.buffer_address, session.length_address)
+            if rv:
+                raise _Failed(rv, name, session.generation)
+        except BaseException:
+            pool.drop(session)
+            raise
+        signature = session.result()
+        pool.give_back(session)
+        self._count(time.perf_counter() - started)
+        return signature
+
+    def _again(self, failure: _Failed, method: Method, data: bytes) -> bytes:
+        """A second and last try, if the first failed because what we remember of the token no longer holds."""
+        if failure.rv in _WORTHLESS:
+            self._home.lost(failure.rv, failure.generation)
+            self._find_again()
+            try:
+                return self._sign_once(method, data)
+            except _Failed as second:
+                failure = second
+        raise self._fault(failure, method.mechanism, "sign") from None
+
+    def decrypt(self, ciphertext: bytes) -> bytes | None:
+        """See `PrivateKey.decrypt`."""
+        if not self.can_decrypt:
+            raise TokenError(f'key "{self.label}" cannot decrypt', name="SEC_ERROR_INADEQUATE_KEY_USAGE", token=self.token.label)
+        if len(ciphertext) != (self.bits + 7) // 8:
+            return None
+        try:
+            return self._decrypt_once(ciphertext)
+        except _Failed as failure:
+            if failure.rv not in _WORTHLESS:
+                raise self._fault(failure, "CKM_RSA_PKCS", "decrypt") from None
+            self._home.lost(failure.rv, failure.generation)
+            self._find_again()
+        try:
+            return self._decrypt_once(ciphertext)
+        except _Failed as failure:
+            raise self._fault(failure, "CKM_RSA_PKCS", "decrypt") from None
+
+    def _decrypt_once(self, ciphertext: bytes) -> bytes | None:
+        session = self._session()
+        home = self._home
+        try:
+            rv = home.functions.C_DecryptInit(session.handle, ctypes.addressof(self._decryption), self._handle)
+            if rv:
+                raise _Failed(rv, "C_DecryptInit", session.generation)
+            if self.always_authenticate:
+                home.authenticate(session.handle, self._pins, self.label)
+            session.length.value = len(ciphertext)
+            rv = home.functions.C_Decrypt(
+                session.handle, ciphertext, len(ciphertext), session.buffer_address, session.length_address
+            )
+            if rv in _NOT_THE_CIPHERTEXT:
+                raise _Failed(rv, "C_Decrypt", session.generation)
+        except BaseException:
+            home.pool.drop(session)
+            raise
+        plaintext = session.result() if not rv else None
+        # A failed C_Decrypt ends the operation (PKCS #11 3.1 section 5.11.3), so the session is as good as after a success:
+        # dropping it here would tell the peer by the clock that its padding was wrong.
+        home.pool.give_back(session)
+        self._count()
+        return plaintext
+
+    def _session(self) -> Worker:
+        """A session in which our handle means our key: both are of one generation."""
+        pool = self._home.pool
+        while True:
+            session = pool.take()
+            if session.generation == self._generation:
+                return session
+            pool.give_back(session)
+            self._find_again()
+
+    def _find_again(self) -> None:
+        handle, generation = self._home.find_again(self, self._pins)
+        # In this order: whoever sees the new generation sees the new handle.
+        self._handle = handle
+        self._generation = generation
+
+    def _count(self, seconds: float | None = None) -> None:
+        with self._home.count_lock:
+            self.operations += 1
+            if seconds is not None:
+                self.latency += (seconds - self.latency) * (_WEIGHT if self.operations > 1 else 1)
+
+    def _fault(self, failure: _Failed, mechanism: str, doing: str) -> TokenError:
+        return faults.fault(
+            failure.rv, failure.function, self.token, mechanism=mechanism, doing=f'{doing} with key "{self.label}"'
+        )
+
+    def __repr__(self) -> str:
+        return f"<{self.kind} key {self.uri}>"
+
+
+def _kind_by_type(key_type: object) -> str:
+    return f"CKK_{key_type.name}" if isinstance(key_type, KeyType) else f"CKK_{key_type}"
+
+
+def _mechanism_list(value: bytes | None) -> list[int]:
+    """CKA_ALLOWED_MECHANISMS, an array of CK_ULONG."""
+    size = ctypes.sizeof(ctypes.c_ulong)
+    count = len(value or b"") // size
+    return list((ctypes.c_ulong * count).from_buffer_copy(value)) if value and count else []

@@ -1,0 +1,255 @@
+"""The slot manager: every module, slot and token there is, and keys and certificates by their URIs."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import TypeVar
+
+from ..errors import Ambiguous, ConfigurationError, NotFound, TokenError
+from ..pins import PinProvider
+from .internal import InternalModule, read
+from .login import StaticSources
+from .model import Module, PrivateKey, Slot, Token, TokenCertificate
+from .modules import PKCS11Module, registrations
+from .publickeys import from_certificate, spki
+from .tokens import PKCS11Token
+from .uri import Uri
+
+_log = logging.getLogger(__name__)
+Item = TypeVar("Item", PrivateKey, TokenCertificate)
+
+
+class SlotManager:
+    """Modules in use, the internal one always among them.  A context manager; thread-safe.
+
+    `pins` is asked where a caller names nobody; a `pin-value` or `pin-source` in a URI wins over both.
+    """
+
+    def __init__(self, pins: PinProvider | None = None) -> None:
+        self._pins = pins
+        self._sources = StaticSources()
+        self._internal = InternalModule()
+        self._loaded: dict[str, PKCS11Module] = {}
+        self._lock = threading.RLock()
+        self._mechanisms: frozenset[str] | None = None
+
+    def __enter__(self) -> SlotManager:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close every session, log out, finalise the modules that nobody else in the process uses.  Keys are dead after it."""
+        with self._lock:
+            modules, self._loaded = list(self._loaded.values()), {}
+            self._mechanisms = None
+        for module in modules:
+            module.close()
+
+    # --- modules -----------------------------------------------------------------------------------------------------
+
+    def load(self, path: str, parameters: str = "") -> Module:
+        """The module at `path` (or of that name, as the dynamic linker finds it); the same path twice is the same module.
+
+        `parameters` go to C_Initialize as NSS's softokn wants them; those of the first load count.  Raises TokenError.
+        """
+        key = os.path.realpath(path) if os.sep in path else path
+        with self._lock:
+            module = self._loaded.get(key)
+            if module is None:
+                module = self._loaded[key] = PKCS11Module(path, parameters, self._pins, self._sources)
+                self._mechanisms = None
+            return module
+
+    def load_registered(self) -> list[Module]:
+        """The modules that p11-kit knows.  One that does not load is passed over, unless it is registered as critical."""
+        modules = []
+        for entry in registrations():
+            try:
+                modules.append(self.load(entry.path, entry.parameters))
+            except TokenError as error:
+                if entry.critical:
+                    raise
+                _log.info("registered module %s: %s", entry.name, error)
+        return modules
+
+    @property
+    def modules(self) -> list[Module]:
+        with self._lock:
+            return [self._internal, *self._loaded.values()]
+
+    def slots(self) -> list[Slot]:
+        """Every slot of every module, as of now."""
+        self._mechanisms = None
+        return [slot for module in self.modules for slot in module.slots()]
+
+    def tokens(self) -> list[Token]:
+        """Every token that is present now."""
+        return [token for slot in self.slots() if (token := slot.token) is not None]
+
+    def mechanisms(self) -> frozenset[str]:
+        """The CKM_ names that the present tokens offer.  Remembered until `load` or `slots` looks again: costs no call."""
+        known = self._mechanisms
+        if known is None:
+            known = frozenset(name for token in self.tokens() for name in token.mechanisms())
+            self._mechanisms = known
+        return known
+
+    # --- keys and certificates ---------------------------------------------------------------------------------------
+
+    def find_key(self, uri: str, pins: PinProvider | None = None) -> PrivateKey:
+        """The private key that `uri` names; its token is logged in to where that is needed to see it.
+
+        With `type=cert` or `type=public` it is the private key beside that object.  Raises NotFound, Ambiguous, PinError,
+        TokenError, ConfigurationError.
+        """
+        wanted = Uri.parse(uri)
+        if wanted.type in ("secret-key", "data"):
+            raise ConfigurationError(f"{wanted}: a private key is not of type {wanted.type}")
+        pins = wanted.provider() or pins or self._pins
+        tokens = self._tokens_of(wanted)
+        tokens = self._likely(wanted, tokens, pins)
+        found: list[PrivateKey] = []
+        for token in tokens:
+            token.login(pins)
+            found += [key for key in _keys(token, pins) if _names(wanted, key, token)]
+        return _only(found, wanted, "private key", "SEC_ERROR_NO_KEY", tokens)
+
+    def find_certificates(self, uri: str, pins: PinProvider | None = None) -> list[TokenCertificate]:
+        """The X.509 certificates that `uri` names, [] for none.  Logs in only where the URI brings its own PIN or `pins` is given
+        and none shows without.  Raises as `find_key`."""
+        wanted = Uri.parse(uri)
+        pins = wanted.provider() or pins
+        tokens = self._tokens_of(wanted)
+        found = _matching_certificates(wanted, tokens)
+        if not found and pins:
+            for token in tokens:
+                token.login(pins)
+            found = _matching_certificates(wanted, tokens)
+        return found
+
+    def certificate_for(self, key: PrivateKey) -> bytes | None:
+        """The certificate (DER) of a key, from its own token: by CKA_ID, else any with the same public key."""
+        token = next((token for token in self.tokens() if token.info == key.token), None)
+        if token is None:
+            return None
+        mine = spki(key.public_key)
+        fitting = [item for item in token.certificates() if _certifies(item, mine)]
+        fitting.sort(key=lambda item: item.id != key.id)
+        return fitting[0].der if fitting else None
+
+    def load_key_file(self, path: str, pins: PinProvider | None = None) -> tuple[PrivateKey, list[bytes]]:
+        """A key from a PEM, PKCS #8 or PKCS #12 file, and the certificates found in it (DER, in the file's order).
+
+        Raises ConfigurationError, PinError.
+        """
+        key, chain = read(path, pins or self._pins)
+        return self._internal.token.add(key, chain, Path(path).stem), chain
+
+    # --- which tokens ------------------------------------------------------------------------------------------------
+
+    def _tokens_of(self, uri: Uri) -> list[Token]:
+        """The present tokens that the URI's module, slot and token attributes fit.  Raises NotFound."""
+        if uri.vendor:
+            raise NotFound(f"{uri}: attribute {uri.vendor[0][0]} is not known, so nothing matches (RFC 7512 section 2.5)")
+        tokens: list[Token] = []
+        for modules in self._modules_of(uri):
+            tokens = [token for module in modules for token in _matching_tokens(uri, module)]
+            if tokens:
+                return tokens
+        raise NotFound(f"{uri}: there is no such token", token=uri.token or "")
+
+    def _modules_of(self, uri: Uri) -> Iterable[list[Module]]:
+        """Where to look: the module that is named, else those that are loaded, then those that are registered."""
+        if uri.module_path:
+            yield [self.load(_library_path(uri.module_path, uri.module_name))]
+            return
+        fits: Callable[[Module], bool] = lambda module: uri.module_name in (None, _module_name(module.path))  # noqa: E731
+        yield [module for module in self.modules if fits(module)]
+        yield [module for module in self.load_registered() if fits(module)]
+
+    def _likely(self, uri: Uri, tokens: list[Token], pins: PinProvider | None) -> list[Token]:
+        """Of several tokens those that show, before any login, that they have the key: no PIN is asked for the others'.
+
+        Raises Ambiguous where nothing shows and a static PIN would have to be tried on one token after the other.
+        """
+        if len(tokens) < 2:
+            return tokens
+        for shows in (_shows_key, _shows_certificate):
+            likely = [token for token in tokens if shows(uri, token)]
+            if likely:
+                return likely
+        closed = [token for token in tokens if "CKF_LOGIN_REQUIRED" in token.flags and not token.logged_in]
+        if len(closed) > 1 and pins is not None and pins.static:
+            names = ", ".join(f'"{token.info.label}"' for token in closed)
+            raise Ambiguous(f"{uri}: the PIN may be that of any of {names}; name the token")
+        return tokens
+
+
+def _matching_tokens(uri: Uri, module: Module) -> list[Token]:
+    if not uri.matches_module(module):
+        return []
+    present = ((slot, slot.token) for slot in module.slots() if uri.matches_slot(slot))
+    return [token for slot, token in present if token is not None and uri.matches_token(token.info)]
+
+
+def _keys(token: Token, pins: PinProvider | None) -> list[PrivateKey]:
+    return list(token.private_keys(pins)) if isinstance(token, PKCS11Token) else token.keys()
+
+
+def _names(uri: Uri, key: PrivateKey, token: Token) -> bool:
+    """Whether the URI names this key, itself or by what lies beside it."""
+    if uri.type in (None, "private", "public"):
+        return uri.matches_object(key.label, key.id)
+    return any(item.id == key.id and uri.matches_object(item.label, item.id) for item in token.certificates())
+
+
+def _shows_key(uri: Uri, token: Token) -> bool:
+    keys = token.keys()
+    if any(uri.matches_object(key.label, key.id) for key in keys):
+        return True
+    return isinstance(token, PKCS11Token) and any(uri.matches_object(label, id) for label, id in token.public_names())
+
+
+def _shows_certificate(uri: Uri, token: Token) -> bool:
+    return "CKF_LOGIN_REQUIRED" in token.flags and bool(_matching_certificates(uri, [token]))
+
+
+def _matching_certificates(uri: Uri, tokens: list[Token]) -> list[TokenCertificate]:
+    return [item for token in tokens for item in token.certificates() if uri.matches_object(item.label, item.id)]
+
+
+def _certifies(item: TokenCertificate, public: bytes) -> bool:
+    key = from_certificate(item.der)
+    return key is not None and spki(key) == public
+
+
+def _only(found: list[Item], uri: Uri, what: str, name: str, tokens: list[Token]) -> Item:
+    if len(found) == 1:
+        return found[0]
+    if found:
+        listing = ", ".join(item.uri for item in found)
+        raise Ambiguous(f"{uri} names {len(found)} objects: {listing}")
+    where = ", ".join(f'"{token.info.label}"' for token in tokens)
+    raise NotFound(f"{uri}: no such {what} on token {where}", name=name, token=tokens[0].info.label if len(tokens) == 1 else "")
+
+
+def _module_name(path: str) -> str:
+    """A library's name without path, prefix and suffix (RFC 7512 section 2.3)."""
+    return os.path.basename(path).split(".")[0].removeprefix("lib")
+
+
+def _library_path(path: str, name: str | None) -> str:
+    """`module-path` is a library, or a directory that holds the one of `module-name`."""
+    if not os.path.isdir(path):
+        return path
+    if not name:
+        raise ConfigurationError(f"module-path {path} is a directory: module-name is wanted too")
+    candidates = [os.path.join(path, file) for file in (f"{name}.so", f"lib{name}.so")]
+    return next((file for file in candidates if os.path.exists(file)), candidates[0])

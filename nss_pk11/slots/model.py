@@ -1,0 +1,215 @@
+"""What the room shows: the shapes that PKCS #11 modules and the internal software module share.
+
+Plain data and abstract classes; no PKCS #11 call is made here.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Protocol
+
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, mldsa, rsa
+
+if TYPE_CHECKING:
+    from ..pins import PinProvider
+
+PublicKey = (
+    rsa.RSAPublicKey
+    | ec.EllipticCurvePublicKey
+    | ed25519.Ed25519PublicKey
+    | ed448.Ed448PublicKey
+    | mldsa.MLDSA44PublicKey
+    | mldsa.MLDSA65PublicKey
+    | mldsa.MLDSA87PublicKey
+)
+
+
+class Algorithm(StrEnum):
+    """What a key can be asked to sign with.  PSS: salt as long as the digest, MGF1 with the same hash."""
+
+    rsa_pkcs1_sha1 = "rsa_pkcs1_sha1"
+    rsa_pkcs1_sha256 = "rsa_pkcs1_sha256"
+    rsa_pkcs1_sha384 = "rsa_pkcs1_sha384"
+    rsa_pkcs1_sha512 = "rsa_pkcs1_sha512"
+    rsa_pss_sha256 = "rsa_pss_sha256"
+    rsa_pss_sha384 = "rsa_pss_sha384"
+    rsa_pss_sha512 = "rsa_pss_sha512"
+    ecdsa_sha1 = "ecdsa_sha1"
+    ecdsa_sha256 = "ecdsa_sha256"
+    ecdsa_sha384 = "ecdsa_sha384"
+    ecdsa_sha512 = "ecdsa_sha512"
+    ed25519 = "ed25519"
+    ed448 = "ed448"
+    mldsa44 = "mldsa44"
+    mldsa65 = "mldsa65"
+    mldsa87 = "mldsa87"
+
+    @property
+    def hash(self) -> str:
+        """hashlib's name of the hash ("sha256"), or "" where the algorithm takes the whole message."""
+        return self.value.rpartition("_")[2] if "_sha" in self.value else ""
+
+
+@dataclass(frozen=True)
+class TokenInfo:
+    """Which token, and where.  `slot`: the slot's description; `module`: the library's path."""
+
+    label: str
+    serial: str = ""
+    manufacturer: str = ""
+    model: str = ""
+    slot: str = ""
+    slot_id: int = 0
+    module: str = ""
+
+
+@dataclass(frozen=True)
+class MechanismInfo:
+    """CK_MECHANISM_INFO.  Key sizes in the unit the mechanism defines; `flags` are CKF_ names."""
+
+    name: str
+    number: int
+    min_key_size: int = 0
+    max_key_size: int = 0
+    flags: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class TokenCertificate:
+    """An X.509 certificate that lies on a token."""
+
+    der: bytes
+    label: str
+    id: bytes
+    uri: str
+    token: TokenInfo
+
+
+class PrivateKey(Protocol):
+    """A private key, wherever it is.  Thread-safe."""
+
+    @property
+    def label(self) -> str: ...
+    @property
+    def id(self) -> bytes: ...
+    @property
+    def uri(self) -> str:
+        """RFC 7512, names this key and no other."""
+
+    @property
+    def token(self) -> TokenInfo: ...
+    @property
+    def kind(self) -> str:
+        """ "rsa", "ec", "ed25519", "ed448", "mldsa44", "mldsa65", "mldsa87"; a type without algorithms by its CKK_ name."""
+
+    @property
+    def bits(self) -> int: ...
+    @property
+    def public_key(self) -> PublicKey:
+        """Raises NotFound where the token shows neither a public key nor a certificate for this key."""
+
+    @property
+    def algorithms(self) -> frozenset[Algorithm]: ...
+    @property
+    def can_decrypt(self) -> bool: ...
+    @property
+    def sensitive(self) -> bool: ...
+    @property
+    def extractable(self) -> bool: ...
+    @property
+    def local(self) -> bool:
+        """Generated inside the token (CKA_LOCAL)."""
+
+    @property
+    def always_authenticate(self) -> bool: ...
+    @property
+    def latency(self) -> float:
+        """Seconds a signature takes: moving average, a guess by kind before the first."""
+
+    @property
+    def operations(self) -> int:
+        """Signatures and decryptions done."""
+
+    def sign(self, algorithm: Algorithm, message: bytes) -> bytes:
+        """Hash and sign `message`; ECDSA as DER.  Raises TokenError."""
+
+    def decrypt(self, ciphertext: bytes) -> bytes | None:
+        """RSAES-PKCS1-v1_5.  None where the failure may depend on the ciphertext; TokenError where it cannot."""
+
+
+class Token(ABC):
+    """What holds keys.  Thread-safe."""
+
+    info: TokenInfo
+
+    @property
+    @abstractmethod
+    def flags(self) -> frozenset[str]:
+        """CKF_ names, read anew each time.  Raises TokenError once the token has gone."""
+
+    @abstractmethod
+    def mechanisms(self) -> dict[str, MechanismInfo]:
+        """By CKM_ name; unknown numbers are named CKM_0x8000ABCD."""
+
+    @property
+    @abstractmethod
+    def logged_in(self) -> bool: ...
+
+    @abstractmethod
+    def login(self, pins: PinProvider | None = None) -> None:
+        """Log the user in; nothing happens if that is done already or not needed.  Raises PinError, TokenError."""
+
+    @abstractmethod
+    def keys(self) -> list[PrivateKey]:
+        """The private keys visible now: most tokens show them only after login."""
+
+    @abstractmethod
+    def certificates(self) -> list[TokenCertificate]: ...
+
+    @abstractmethod
+    def initialise(self, label: str, so_pin: str, pin: str) -> Token:
+        """Erase the token, name it, set both PINs; returns it anew (its slot may have another id).  Raises TokenError."""
+
+    @abstractmethod
+    def generate_key(self, kind: str, label: str, id: bytes = b"") -> PrivateKey:
+        """A key pair, made inside and never to leave.  Kind: rsa2048, rsa3072, rsa4096, p256, p384, p521, ed25519.  An empty
+        id means the SHA-1 of the public key's bits.  Needs login.  Raises TokenError, ConfigurationError."""
+
+    @abstractmethod
+    def import_certificate(self, der: bytes, label: str, id: bytes) -> TokenCertificate:
+        """Lay a certificate beside its key (same id).  Raises TokenError, ConfigurationError."""
+
+    @abstractmethod
+    def delete(self, item: PrivateKey | TokenCertificate) -> None:
+        """Destroy a key pair or a certificate.  Raises NotFound, TokenError."""
+
+
+class Slot(ABC):
+    """Where a token can be."""
+
+    id: int
+    description: str
+    manufacturer: str
+    removable: bool
+    hardware: bool
+    module: Module
+
+    @property
+    @abstractmethod
+    def token(self) -> Token | None:
+        """The token that is in it now: the same object while the same token stays."""
+
+
+class Module(ABC):
+    """A PKCS #11 library, or the internal one.  `path` is empty for the internal one; `version` is the library's."""
+
+    path: str
+    manufacturer: str
+    description: str
+    version: tuple[int, int]
+
+    @abstractmethod
+    def slots(self) -> list[Slot]:
+        """The slots there are now."""

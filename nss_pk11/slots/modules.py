@@ -1,0 +1,201 @@
+"""Modules and their slots; one library per path and process; the modules that p11-kit has registered.
+
+A library belongs to the process, not to a manager: it is initialised by the first that loads it and finalised when the last
+lets go, and never unloaded.  A forked child starts over.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sysconfig
+import threading
+import weakref
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .cryptoki import Library
+from .login import StaticSources
+from .model import Module, Slot, Token, TokenInfo
+from .tokens import PKCS11Token
+
+if TYPE_CHECKING:
+    from ..pins import PinProvider
+
+_lock = threading.Lock()
+_libraries: dict[str, Library] = {}
+_users: dict[str, int] = {}
+_modules: weakref.WeakSet[PKCS11Module] = weakref.WeakSet()
+
+
+def _acquire(path: str, parameters: str) -> Library:
+    with _lock:
+        library = _libraries.get(path)
+        if library is None:
+            library = _libraries[path] = Library(path, parameters)
+        else:
+            library.initialize()
+        _users[path] = _users.get(path, 0) + 1
+        return library
+
+
+def _release(path: str) -> None:
+    with _lock:
+        _users[path] -= 1
+        if not _users[path]:
+            _libraries[path].finalize()
+
+
+def _after_fork() -> None:
+    global _lock
+    _lock = threading.Lock()
+    for library in _libraries.values():
+        library.after_fork()
+    for module in list(_modules):
+        module.after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+class PKCS11Module(Module):
+    """A library in use by one manager.  Raises TokenError (SEC_ERROR_NO_MODULE) if it does not load."""
+
+    def __init__(self, path: str, parameters: str, pins: PinProvider | None, sources: StaticSources) -> None:
+        self.path = path
+        self._pins, self._sources = pins, sources
+        self.library = _acquire(path, parameters)
+        self.manufacturer, self.description = self.library.manufacturer_id, self.library.library_description
+        self.version = self.library.library_version
+        self._slots: dict[int, PKCS11Slot] = {}
+        self._lock = threading.Lock()
+        self._closed = False
+        _modules.add(self)
+
+    def slots(self) -> list[Slot]:
+        ids = self.library.slot_ids()
+        with self._lock:
+            self._slots = {id: self._slots.get(id) or PKCS11Slot(self, id) for id in ids}
+            return list(self._slots.values())
+
+    def make_token(self, slot: PKCS11Slot) -> PKCS11Token | None:
+        details = self.library.token_details(slot.id)
+        if details is None:
+            return None
+        info = TokenInfo(details.label, details.serial, details.manufacturer, details.model, slot.description, slot.id, self.path)
+        return PKCS11Token(self, info, details, self._pins, self._sources)
+
+    def close(self) -> None:
+        """Close every session and let the library go."""
+        if self._closed:
+            return
+        self._closed = True
+        for slot in self._slots.values():
+            slot.close()
+        _release(self.path)
+
+    def after_fork(self) -> None:
+        self._lock = threading.Lock()
+        for slot in self._slots.values():
+            slot.after_fork()
+
+
+class PKCS11Slot(Slot):
+    def __init__(self, module: PKCS11Module, id: int) -> None:
+        details = module.library.slot_details(id)
+        self.id, self.module = id, module
+        self._module = module
+        self.description, self.manufacturer = details.description, details.manufacturer
+        self.removable, self.hardware = details.removable, details.hardware
+        self._token: PKCS11Token | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def token(self) -> Token | None:
+        with self._lock:
+            details = self._module.library.token_details(self.id)
+            if self._token is not None and (details is None or not self._token.is_described_by(details)):
+                self._token.close()
+                self._token = None
+            if self._token is None and details is not None:
+                self._token = self._module.make_token(self)
+            return self._token
+
+    def close(self) -> None:
+        if self._token is not None:
+            self._token.close()
+
+    def after_fork(self) -> None:
+        self._lock = threading.Lock()
+        if self._token is not None:
+            self._token.after_fork()
+
+
+# --- p11-kit ---------------------------------------------------------------------------------------------------------
+
+_PROGRAM = "nss-pk11"
+
+
+@dataclass(frozen=True)
+class Registration:
+    """A module that pkcs11.conf(5) files name.  `critical`: an error of it is not passed over."""
+
+    name: str
+    path: str
+    parameters: str = ""
+    critical: bool = False
+
+
+def registrations(directories: list[Path] | None = None) -> list[Registration]:
+    """The registered modules, by priority, then name.  A later directory's file replaces an earlier one's of the same name."""
+    files: dict[str, Path] = {}
+    for directory in _directories() if directories is None else directories:
+        if directory.is_dir():
+            files.update({file.name: file for file in sorted(directory.glob("*.module"))})
+    found = []
+    for name, file in sorted(files.items()):
+        settings = _settings(file)
+        if settings.get("module") and _enabled(settings):
+            path = _locate(settings["module"])
+            entry = Registration(name, path, settings.get("x-init-reserved", ""), settings.get("critical") == "yes")
+            found.append((-_priority(settings), entry))
+    return [entry for _, entry in sorted(found, key=lambda item: (item[0], item[1].name))]
+
+
+def _directories() -> list[Path]:
+    user = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    return [Path("/usr/share/p11-kit/modules"), Path("/etc/pkcs11/modules"), user / "pkcs11/modules"]
+
+
+def _settings(file: Path) -> dict[str, str]:
+    try:
+        lines = file.read_text("utf-8", "replace").splitlines()
+    except OSError:
+        return {}
+    pairs = (line.partition(":") for line in lines if not line.lstrip().startswith("#"))
+    return {name.strip(): value.strip() for name, colon, value in pairs if colon}
+
+
+def _enabled(settings: dict[str, str]) -> bool:
+    enable, disable = (re.split(r"[,\s]+", settings.get(name, "")) for name in ("enable-in", "disable-in"))
+    return (_PROGRAM in enable) if any(enable) else _PROGRAM not in disable
+
+
+def _priority(settings: dict[str, str]) -> int:
+    value = settings.get("priority", "0")
+    return int(value) if re.fullmatch(r"-?\d+", value) else 0
+
+
+def _locate(module: str) -> str:
+    """A relative path is one in p11-kit's module directory, whose place depends on how it was built."""
+    if os.path.isabs(module):
+        return module
+    return next((str(path) for path in _candidates(module) if path.exists()), module)
+
+
+def _candidates(module: str) -> Iterator[Path]:
+    multiarch = sysconfig.get_config_var("MULTIARCH")
+    for library in (f"/usr/lib/{multiarch}", "/usr/lib64", "/usr/lib", "/usr/local/lib"):
+        yield Path(library) / "pkcs11" / module

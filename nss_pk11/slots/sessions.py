@@ -1,0 +1,139 @@
+"""The sessions of one token: one owner that is logged in and stays open, workers that sign, each used by one thread at a time.
+
+Login counts for all sessions that an application has with a token (PKCS #11 3.1 section 5.6), so only the owner logs in and
+workers are opened without a PIN.  The number of workers is bounded by the token's own limit; who finds none waits.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from ..errors import TokenError
+from .algorithms import LARGEST_SIGNATURE
+from .cryptoki import Library
+
+if TYPE_CHECKING:
+    from .model import TokenInfo
+
+DEFAULT_WORKERS = 16
+WAIT = 10.0  # seconds that a thread waits for a worker
+_BUFFER = max(LARGEST_SIGNATURE, 2048)  # also RSA of 16384 bits
+
+
+class Worker:
+    """An open session with room for one result.  The addresses are taken once: it spares a signature their conversion."""
+
+    __slots__ = ("buffer", "buffer_address", "generation", "handle", "length", "length_address")
+
+    def __init__(self, handle: int, generation: int) -> None:
+        self.handle, self.generation = handle, generation
+        self.buffer = ctypes.create_string_buffer(_BUFFER)
+        self.buffer_address = ctypes.addressof(self.buffer)
+        self.length = ctypes.c_ulong()
+        self.length_address = ctypes.addressof(self.length)
+
+    def result(self) -> bytes:
+        """What the last operation wrote."""
+        return self.buffer[: self.length.value]  # type: ignore[return-value]  # a slice of c_char is bytes
+
+
+class SessionPool:
+    """Workers of one token.  Thread-safe.
+
+    `limit`: sessions that the token allows in all, 0 for no limit; one of them is the owner.  A token that allows one only has
+    a single worker, which must then be the owner's session: `spare` gives its handle.
+    """
+
+    def __init__(self, library: Library, token: TokenInfo, limit: int, workers: int = DEFAULT_WORKERS) -> None:
+        self._library, self._token = library, token
+        self.capacity = min(workers, limit - 1) if limit > 1 else 1 if limit == 1 else workers
+        self._reset()
+        self.generation = 0
+
+    def _reset(self) -> None:
+        self._available = threading.Condition()
+        self._idle: list[Worker] = []
+        self._open = 0  # workers idle or in use
+        self._waiting = 0
+        self.shared: int | None = None
+
+    def take(self, wait: float = WAIT) -> Worker:
+        """A worker, for this thread alone until `give_back` or `drop`.
+
+        Raises TokenError: SEC_ERROR_BUSY after `wait` seconds without one.
+        """
+        with self._available:
+            if self._idle:
+                return self._idle.pop()
+            if self._open >= self.capacity:
+                return self._wait(wait)
+            self._open += 1
+            generation = self.generation
+        return self._new_worker(generation)
+
+    def _wait(self, wait: float) -> Worker:
+        deadline = time.monotonic() + wait
+        self._waiting += 1
+        try:
+            while not self._idle:
+                if not self._available.wait(deadline - time.monotonic()) and not self._idle:
+                    raise TokenError(
+                        f"all {self.capacity} sessions were busy for {wait:g} s",
+                        name="SEC_ERROR_BUSY",
+                        token=self._token.label,
+                        slot=self._token.slot,
+                        module=self._token.module,
+                    )
+            return self._idle.pop()
+        finally:
+            self._waiting -= 1
+
+    def _new_worker(self, generation: int) -> Worker:
+        try:
+            return Worker(self.shared or self._library.open_session(self._token), generation)
+        except BaseException:
+            with self._available:
+                self._open -= 1
+                self._available.notify()
+            raise
+
+    def give_back(self, worker: Worker) -> None:
+        """After an operation that ended as it should."""
+        with self._available:
+            if worker.generation == self.generation:
+                self._idle.append(worker)
+                if self._waiting:
+                    self._available.notify()
+                return
+        self._close(worker)
+
+    def drop(self, worker: Worker) -> None:
+        """After one that failed: an operation may still be active in the session, so nobody gets it again."""
+        with self._available:
+            if worker.generation == self.generation:
+                self._open -= 1
+                self._available.notify()
+        self._close(worker)
+
+    def discard(self) -> None:
+        """Close all; those in use when they come back.  The pool goes on with new ones."""
+        with self._available:
+            workers, self._idle = self._idle, []
+            self._open = 0
+            self.generation += 1
+            self._available.notify_all()
+        for worker in workers:
+            self._close(worker)
+
+    def after_fork(self) -> None:
+        """In the child: the parent's sessions are the parent's."""
+        generation = self.generation + 1
+        self._reset()
+        self.generation = generation
+
+    def _close(self, worker: Worker) -> None:
+        if worker.handle != self.shared:
+            self._library.close_session(worker.handle)

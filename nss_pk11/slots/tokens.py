@@ -1,0 +1,360 @@
+"""A token in a slot of a PKCS #11 module: its keys and certificates, one login, one session pool.
+
+Objects are searched through the owner session, by one thread at a time; signing does not come here (see `keys`).
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import asn1crypto.core
+from cryptography import x509
+
+from ..errors import ConfigurationError, NotFound
+from . import faults, native
+from .cryptoki import (
+    GENERATED,
+    PUBLIC_KEY_INFO,
+    Attribute,
+    Attributes,
+    CertificateType,
+    Library,
+    ObjectClass,
+    ObjectSession,
+    TokenDetails,
+)
+from .keys import WANTED, TokenKey
+from .login import LoginGuard, StaticSources
+from .model import MechanismInfo, PrivateKey, PublicKey, Token, TokenCertificate, TokenInfo
+from .publickeys import curve_of, default_id, from_attributes, from_certificate, spki
+from .sessions import SessionPool
+from .uri import object_uri
+
+if TYPE_CHECKING:
+    from ..pins import PinProvider
+    from .modules import PKCS11Module
+
+_PUBLIC_WANTED = (
+    Attribute.KEY_TYPE,
+    Attribute.LABEL,
+    Attribute.ID,
+    Attribute.MODULUS,
+    Attribute.PUBLIC_EXPONENT,
+    Attribute.EC_PARAMS,
+    Attribute.EC_POINT,
+    Attribute.PARAMETER_SET,
+    Attribute.VALUE,
+    PUBLIC_KEY_INFO,
+)
+_CERTIFICATE_WANTED = (Attribute.VALUE, Attribute.LABEL, Attribute.ID)
+_X509 = {Attribute.CLASS: ObjectClass.CERTIFICATE, Attribute.CERTIFICATE_TYPE: CertificateType.X_509}
+
+# After these no session that was opened before is of use.
+_SESSIONS_GONE = frozenset(
+    {
+        faults.SESSION_HANDLE_INVALID,
+        faults.SESSION_CLOSED,
+        faults.DEVICE_REMOVED,
+        faults.TOKEN_NOT_PRESENT,
+        faults.CRYPTOKI_NOT_INITIALIZED,
+    }
+)
+
+
+class PKCS11Token(Token):
+    """See `Token`.  `pins`: who is asked where the caller names nobody."""
+
+    def __init__(
+        self, module: PKCS11Module, info: TokenInfo, details: TokenDetails, pins: PinProvider | None, sources: StaticSources
+    ) -> None:
+        self.info, self._module, self._pins = info, module, pins
+        self._details = details
+        self._library: Library = module.library
+        self.functions = module.library.functions
+        self.pool = SessionPool(self._library, info, details.max_sessions)
+        self._guard = LoginGuard(info, lambda: self.flags, sources)
+        self._owner: ObjectSession | None = None
+        self._lock = threading.RLock()
+        self._nested = 0  # object work within object work, of the thread that holds the lock
+        self.count_lock = threading.Lock()
+
+    @property
+    def flags(self) -> frozenset[str]:
+        details = self._library.token_details(self.info.slot_id)
+        if details is None or not self.is_described_by(details):
+            raise faults.fault(faults.TOKEN_NOT_PRESENT, "C_GetTokenInfo", self.info)
+        return details.flags
+
+    def is_described_by(self, details: TokenDetails) -> bool:
+        """Whether `details`, read now, are those of this very token."""
+        old = self._details
+        same = (details.label, details.serial, details.manufacturer, details.model)
+        return same == (old.label, old.serial, old.manufacturer, old.model)
+
+    def mechanisms(self) -> dict[str, MechanismInfo]:
+        return dict(self._mechanisms)
+
+    @cached_property
+    def _mechanisms(self) -> dict[str, MechanismInfo]:
+        return self._library.mechanisms(self.info.slot_id)
+
+    # --- login -------------------------------------------------------------------------------------------------------
+
+    @property
+    def logged_in(self) -> bool:
+        with self._lock:
+            return self._owner is not None and bool(self._library.logged_in(self._owner.handle))
+
+    def login(self, pins: PinProvider | None = None) -> None:
+        if "CKF_LOGIN_REQUIRED" not in self.flags:
+            return
+        handle = self._owner_handle()
+        self._pins = self._pins or pins  # who logged in first is asked again when a later use finds nobody logged in
+        self._guard.login(
+            pins or self._pins,
+            lambda pin: self._library.login(handle, native.CKU_USER, pin),
+            lambda: bool(self._library.logged_in(handle)),
+        )
+
+    def authenticate(self, session: int, pins: PinProvider | None, key: str) -> None:
+        """The login for one use of a key, between C_…Init and the operation (PKCS #11 3.1 section 5.6.9)."""
+        send = lambda pin: self._library.login(session, native.CKU_CONTEXT_SPECIFIC, pin)  # noqa: E731
+        self._guard.authenticate(pins or self._pins, send, key)
+
+    def _owner_handle(self) -> int:
+        with self._lock:
+            if self._owner is not None and self._library.logged_in(self._owner.handle) is None:
+                self._forget_sessions()
+            if self._owner is None:
+                self._owner = self._library.open_object_session(self.info)
+                if self._details.max_sessions == 1:
+                    self.pool.shared = self._owner.handle
+            handle: int = self._owner.handle
+            return handle
+
+    @contextmanager
+    def _objects(self) -> Iterator[ObjectSession]:
+        """The owner session, for object work."""
+        with self._lock:
+            self._owner_handle()
+            assert self._owner is not None
+            # The only session of a token that allows no more may be signing just now.
+            worker = self.pool.take() if self.pool.shared and not self._nested else None
+            self._nested += 1
+            try:
+                yield self._owner
+            finally:
+                self._nested -= 1
+                if worker:
+                    self.pool.give_back(worker)
+
+    @contextmanager
+    def _writing(self) -> Iterator[ObjectSession]:
+        """A read/write session of its own, closed afterwards; logged in as all are."""
+        session = self._library.open_object_session(self.info, write=True)
+        try:
+            yield session
+        finally:
+            self._library.close_session(session.handle)
+
+    # --- objects -----------------------------------------------------------------------------------------------------
+
+    def keys(self, pins: PinProvider | None = None) -> list[PrivateKey]:
+        return list(self.private_keys(pins))
+
+    def private_keys(self, pins: PinProvider | None = None) -> list[TokenKey]:
+        """`keys`, with who is to be asked when they are used."""
+        with self._objects() as session:
+            generation = self.pool.generation
+            found = self._library.find_objects(session, {Attribute.CLASS: ObjectClass.PRIVATE_KEY}, WANTED)
+            publics = self.public_keys() if found else []
+        certificates = self.certificates() if found else []
+        return [
+            TokenKey(self, handle, generation, values, _public_key_of(values, publics, certificates), pins or self._pins)
+            for handle, values in found
+        ]
+
+    def public_keys(self) -> list[tuple[Attributes, PublicKey]]:
+        """The public key objects visible now that are of a known type."""
+        with self._objects() as session:
+            found = self._library.find_objects(session, {Attribute.CLASS: ObjectClass.PUBLIC_KEY}, _PUBLIC_WANTED)
+        keys = ((values, from_attributes(values)) for _, values in found)
+        return [(values, key) for values, key in keys if key is not None]
+
+    def public_names(self) -> list[tuple[str, bytes]]:
+        """Label and id of every public key object visible now."""
+        with self._objects() as session:
+            wanted = (Attribute.LABEL, Attribute.ID)
+            found = self._library.find_objects(session, {Attribute.CLASS: ObjectClass.PUBLIC_KEY}, wanted)
+        return [(values.get(Attribute.LABEL) or "", values.get(Attribute.ID) or b"") for _, values in found]
+
+    def certificates(self) -> list[TokenCertificate]:
+        with self._objects() as session:
+            found = self._library.find_objects(session, _X509, _CERTIFICATE_WANTED)
+        return [self._certificate(values) for _, values in found if values.get(Attribute.VALUE)]
+
+    def _certificate(self, values: Attributes) -> TokenCertificate:
+        label, id = values.get(Attribute.LABEL) or "", values.get(Attribute.ID) or b""
+        return TokenCertificate(values[Attribute.VALUE], label, id, object_uri(self.info, "cert", label, id), self.info)
+
+    def find_again(self, key: TokenKey, pins: PinProvider | None) -> tuple[int, int]:
+        """Handle and generation of a key whose handle is no longer good: the one private key with its public key."""
+        self.login(pins)
+        wanted = spki(key.public_key)
+        for candidate in self.private_keys(pins):
+            if candidate.has_public_key and spki(candidate.public_key) == wanted:
+                return candidate.place
+        raise NotFound(f"{key.uri}: the key is no longer there", name="SEC_ERROR_NO_KEY", token=self.info.label)
+
+    def lost(self, rv: int, generation: int) -> None:
+        """An operation in a session of `generation` failed with `rv`: forget what can no longer be true."""
+        with self._lock:
+            if rv in _SESSIONS_GONE and generation == self.pool.generation:
+                self._forget_sessions()
+
+    def _forget_sessions(self) -> None:
+        owner, self._owner = self._owner, None
+        self.pool.shared = None
+        self.pool.discard()
+        if owner is not None:
+            self._library.close_session(owner.handle)
+
+    # --- administration ----------------------------------------------------------------------------------------------
+
+    def initialise(self, label: str, so_pin: str | None, pin: str | None) -> Token:
+        self.close()
+        slot = self.info.slot_id
+        self._library.init_token(slot, label, so_pin)
+        details = self._library.token_details(slot)
+        if details is None:
+            raise faults.fault(faults.TOKEN_NOT_PRESENT, "C_GetTokenInfo", self.info)
+        handle = self._library.open_session(self.info, write=True)
+        try:
+            self._library.check(self._library.login(handle, native.CKU_SO, so_pin), "C_Login", self.info, doing="log in as SO")
+            self._library.check(self._library.init_pin(handle, pin), "C_InitPIN", self.info, doing="set the user PIN")
+        finally:
+            self._library.logout(handle)
+            self._library.close_session(handle)
+        self._guard.forget_failures()
+        # SoftHSM moves a new token to another slot: found again by what names it.
+        for other in self._module.slots():
+            token = other.token
+            if token is not None and (token.info.label, token.info.serial) == (label, details.serial):
+                return token
+        raise NotFound(f'token "{label}" was initialised, but its module does not show it', token=label, module=self.info.module)
+
+    def generate_key(self, kind: str, label: str, id: bytes = b"") -> PrivateKey:
+        if kind not in GENERATED:
+            raise ConfigurationError(f"a key is one of {', '.join(GENERATED)}, not {kind}")
+        self.login()
+        with self._writing() as session:
+            public, private = self._library.generate_pair(session, kind, label, id or secrets.token_bytes(20), self.info)
+            handle = private.handle
+            if not id:
+                [(_, values)] = [
+                    item
+                    for item in self._library.find_objects(session, {Attribute.CLASS: ObjectClass.PUBLIC_KEY}, _PUBLIC_WANTED)
+                    if item[0] == public.handle
+                ]
+                key = from_attributes(values)
+                if key is not None and self._library.set_attribute(public, Attribute.ID, default_id(key)):
+                    self._library.set_attribute(private, Attribute.ID, default_id(key))
+        return next(key for key in self.private_keys() if key.place[0] == handle)
+
+    def import_certificate(self, der: bytes, label: str, id: bytes) -> TokenCertificate:
+        try:
+            certificate = x509.load_der_x509_certificate(der)
+        except ValueError:
+            raise ConfigurationError("not a certificate", name="SEC_ERROR_BAD_DER") from None
+        template: Attributes = {
+            **_X509,
+            Attribute.TOKEN: True,
+            Attribute.PRIVATE: False,
+            Attribute.LABEL: label,
+            Attribute.ID: id,
+            Attribute.VALUE: der,
+            Attribute.SUBJECT: certificate.subject.public_bytes(),
+            Attribute.ISSUER: certificate.issuer.public_bytes(),
+            Attribute.SERIAL_NUMBER: asn1crypto.core.Integer(certificate.serial_number).dump(),
+        }
+        self.login()
+        with self._writing() as session:
+            self._library.create_object(session, template, self.info, f'import certificate "{label}"')
+        return self._certificate(template)
+
+    def delete(self, item: PrivateKey | TokenCertificate) -> None:
+        self.login()
+        with self._writing() as session:
+            if isinstance(item, TokenCertificate):
+                self._delete(session, {**_X509, Attribute.VALUE: item.der}, None)
+                return
+            self._delete(session, {Attribute.CLASS: ObjectClass.PRIVATE_KEY, Attribute.ID: item.id}, item)
+            self._delete(session, {Attribute.CLASS: ObjectClass.PUBLIC_KEY, Attribute.ID: item.id}, item, optional=True)
+
+    def _delete(self, session: ObjectSession, template: Attributes, key: PrivateKey | None, optional: bool = False) -> None:
+        found = self._library.find_objects(session, template, _PUBLIC_WANTED)
+        if key is not None:  # objects of other keys may have the same id
+            mine = spki(key.public_key)
+            shown = ((handle, from_attributes(values)) for handle, values in found)
+            handles = {handle for handle, public in shown if public is None or spki(public) == mine}
+        else:
+            handles = {handle for handle, _ in found}
+        if not handles and not optional:
+            raise NotFound("there is no such object on the token", name="SEC_ERROR_NO_KEY", token=self.info.label)
+        self._library.destroy_objects(session, handles, template, self.info)
+
+    # --- end ---------------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Close every session, which logs out."""
+        with self._lock:
+            self._forget_sessions()
+
+    def after_fork(self) -> None:
+        """In the child: keep what was learned of failed PINs, forget sessions, login and handles."""
+        self._lock = threading.RLock()
+        self.count_lock = threading.Lock()
+        self._owner, self._nested = None, 0
+        self.pool.after_fork()
+        self._guard.after_fork()
+
+
+def _public_key_of(
+    values: Attributes, publics: list[tuple[Attributes, PublicKey]], certificates: list[TokenCertificate]
+) -> PublicKey | None:
+    """The public half of a private key: by its own attributes, else by the public key, else by the certificate beside it.
+
+    "Beside" means of the same CKA_ID; without one, of the same label, where that is unmistakable.
+    """
+    own = from_attributes(values)
+    if own is not None:
+        return own
+    id, label = values.get(Attribute.ID), values.get(Attribute.LABEL)
+    for attribute, value in ((Attribute.ID, id), (Attribute.LABEL, label)):
+        if not value:
+            continue
+        candidates = {
+            spki(key): key
+            for other, key in publics
+            if other.get(attribute) == value
+            and other.get(Attribute.KEY_TYPE) == values.get(Attribute.KEY_TYPE)
+            and _same_curve(values, other)
+        }
+        if not candidates:
+            shown = (from_certificate(c.der) for c in certificates if value == (c.id if attribute == Attribute.ID else c.label))
+            candidates = {spki(key): key for key in shown if key is not None}
+        if len(candidates) == 1:
+            return next(iter(candidates.values()))
+    return None
+
+
+def _same_curve(values: Attributes, other: Attributes) -> bool:
+    try:
+        return curve_of(values) in ("", curve_of(other))
+    except ValueError:
+        return False
