@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import socket
+import ssl
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import click
+import pytest
 
+from nss_pk11 import KeyExecutor, ServerConfig, SlotManager, load_identity
 from nss_pk11.cli import main
 from nss_pk11.cli.output import EXIT_CODES
+from nss_pk11.tls.waits import Sign
+
+from .support.softhsm import PIN, SoftHSM
 
 ROOT = Path(__file__).parent.parent
 CLI_PAGE = (ROOT / "docs/cli.md").read_text("utf-8")
@@ -65,6 +74,110 @@ def test_python_examples_fit_the_types(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "mypy", "--config-file", "", "--ignore-missing-imports", "--follow-imports", "silent"]
     result = subprocess.run([*command, *map(str, files)], capture_output=True, text=True, timeout=300, cwd=ROOT)
     assert result.returncode == 0, result.stdout + result.stderr
+
+
+# --- the examples, run -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> SoftHSM:
+    """A machine as the pages have it: tokens `web` with key `www` and `card` with key `me`, certificates beside them."""
+    hsm = SoftHSM(tmp_path_factory.mktemp("docs"))
+    for token, label in (("web", "www"), ("card", "me")):
+        key = hsm.create_token(token).generate_key("p256", label)
+        cli = (sys.executable, "-m", "nss_pk11", "cert", "self-signed", key.uri_with_pin, "--name", "localhost")
+        hsm.run(*cli, "--import", "--out", str(hsm.directory / f"{label}.pem"))
+    (hsm.directory / "pin").write_text(PIN)
+    return hsm
+
+
+def start(machine: SoftHSM, example: str, instead: dict[str, str], *, descriptors: tuple[int, ...] = ()) -> subprocess.Popen[str]:
+    """Runs an example; `instead` maps what only the page's reader has to what there is here."""
+    instead = instead | {
+        "/usr/lib/softhsm/libsofthsm2.so": machine.module_path,
+        "/run/secrets": str(machine.directory),
+        "pins.terminal()": f'pins.value("{PIN}")',
+    }
+    for old, new in instead.items():
+        example = example.replace(old, new)
+    command = [sys.executable, "-W", "error", "-c", example]
+    environment = machine.environment | {"PIN": PIN}
+    pipe = subprocess.PIPE
+    return subprocess.Popen(
+        command, env=environment, cwd=machine.directory, pass_fds=descriptors, stdout=pipe, stderr=pipe, text=True
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert errors == ""
+    return output
+
+
+def test_the_server_and_the_client_talk(machine: SoftHSM) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port, fd = listener.getsockname()[1], listener.fileno()
+        inherited = {'socket.create_server(("127.0.0.1", 8443))': f"socket.socket(fileno={fd})"}
+        server = start(machine, EXAMPLES[0], inherited, descriptors=(fd,))
+        client = start(machine, EXAMPLES[1], {"8443": str(port)})
+        try:
+            assert finish(client) == "you said hello\n"
+            assert "'version': 'TLSv1.3'" in finish(server)
+        finally:
+            for process in (client, server):
+                process.kill()
+                process.communicate()
+
+
+def test_tokens_and_keys(machine: SoftHSM) -> None:
+    output = finish(start(machine, EXAMPLES[2], {}))
+    assert "web" in output
+    assert "sensitive" in output
+
+
+class PythonsOwnClient:
+    """The transport of the engine's example: at its other end is Python's `ssl`, which sends `hello`, then hangs up."""
+
+    def __init__(self, ca: str) -> None:
+        self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        context = ssl.create_default_context(cafile=ca)
+        self.tls = context.wrap_bio(self.incoming, self.outgoing, server_hostname="localhost")
+        self.answer = b""
+        self.steps: list[Callable[[], object]] = [
+            self.tls.do_handshake,
+            lambda: self.tls.write(b"hello"),
+            self.hear,
+            self.tls.unwrap,
+        ]
+
+    def hear(self) -> None:
+        self.answer = self.tls.read()
+
+    def read(self) -> bytes:
+        with contextlib.suppress(ssl.SSLWantReadError):
+            while self.steps:
+                self.steps[0]()
+                del self.steps[0]
+        return self.outgoing.read()
+
+    def write(self, data: bytes) -> None:
+        self.incoming.write(data)
+
+
+def test_the_engine_alone(machine: SoftHSM) -> None:
+    names: dict[str, Any] = {}
+    exec(EXAMPLES[3], names)
+    pem = machine.directory / "key.pem"
+    machine.run(sys.executable, "-m", "nss_pk11", "key", "generate", "--out", str(pem))
+    certificate = machine.directory / "cert.pem"
+    cli = (sys.executable, "-m", "nss_pk11", "cert", "self-signed", str(pem), "--name", "localhost", "--out", str(certificate))
+    machine.run(*cli)
+    transport, executor = PythonsOwnClient(str(certificate)), KeyExecutor()
+    with SlotManager() as manager:
+        config = ServerConfig(identities=(load_identity(manager, str(pem), chain=str(certificate)),))
+        names["serve"](transport, config, lambda *question: executor.run(Sign(*question)))
+    assert transport.answer == b"hello"
 
 
 def test_the_readme_links_to_files_that_exist() -> None:
