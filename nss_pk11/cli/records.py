@@ -85,8 +85,11 @@ def token_record(token: Token) -> Record:
 
 
 def mechanisms_record(token: Token) -> dict[str, list[str]]:
+    """Mechanism names by use; "other" where a token does not say what some are for."""
     mechanisms = token.mechanisms()
-    return {use: sorted(name for name, info in mechanisms.items() if info.flags & flags) for use, flags in USES.items()}
+    groups = {use: sorted(name for name, info in mechanisms.items() if info.flags & flags) for use, flags in USES.items()}
+    other = sorted(set(mechanisms).difference(*groups.values()))
+    return groups | ({"other": other} if other else {})
 
 
 def key_record(key: PrivateKey) -> Record:
@@ -132,7 +135,9 @@ _STATE_STYLES = {"ok": "green", "not set": "", "to be changed": "yellow", "count
 
 
 def show_module(text: Text, record: Record) -> None:
-    text.heading("module", record["path"], record["description"], record["manufacturer"], f"version {record['version']}")
+    text.heading(
+        "module", record["path"] or "(internal)", record["description"], record["manufacturer"], f"version {record['version']}"
+    )
     for slot in record["slots"]:
         text.heading("slot", str(slot["id"]), slot["description"], "no token" if slot["token"] is None else "", level=1)
         if slot["token"] is not None:
@@ -141,17 +146,25 @@ def show_module(text: Text, record: Record) -> None:
 
 def show_token(text: Text, record: Record) -> None:
     text.heading(
-        "token", record["label"] or "(no label)", record["model"], record["manufacturer"], f"serial {record['serial']}", level=1
+        "token",
+        record["label"] or "(no label)",
+        record["model"],
+        record["manufacturer"],
+        f"serial {record['serial']}" if record["serial"] else "",
+        level=1,
     )
+    if not record["initialised"]:
+        text.line("state", "not initialised", "yellow", level=2)
+        return
     pin = record["pin"]
     states = {
-        "initialised" if record["initialised"] else "not initialised": True,
-        "logged in" if record["logged_in"] else "login required": record["login_required"] or record["logged_in"],
-        f"PIN {pin}": record["initialised"] and record["login_required"],
+        "logged in" if record["logged_in"] else "login required": record["login_required"],
+        f"PIN {pin}": record["login_required"],
         "PIN on the pinpad": record["pinpad"],
         "read-only": record["read_only"],
     }
-    text.line("state", " · ".join(state for state, holds in states.items() if holds), _STATE_STYLES.get(pin, "bold red"), level=2)
+    style = _STATE_STYLES.get(pin, "bold red") if record["login_required"] else ""
+    text.line("state", " · ".join(["initialised", *(state for state, holds in states.items() if holds)]), style, level=2)
     for use, names in record["mechanisms"].items():
         text.words(use, [name.removeprefix("CKM_") for name in names], level=2)
     _show_all(text, record["keys"], show_key, 2)

@@ -27,7 +27,8 @@ def find_token(manager: SlotManager, name: str) -> Token:
     """The one token that `name` fits.  Raises NotFound, Ambiguous."""
     tokens = find_tokens(manager, name)
     if not tokens:
-        present = ", ".join(repr(token.info.label) for token in manager.tokens() if token.info.label) or "none"
+        shown = [token.info for token in manager.tokens() if token.info.module]  # the internal one keeps nothing
+        present = ", ".join(repr(info.label) for info in shown if info.label) or "none"
         raise NotFound(f"no token fits {name!r}; present: {present}")
     if len(tokens) > 1:
         found = "; ".join(f"{token.info.label!r} serial {token.info.serial} in slot {token.info.slot_id}" for token in tokens)

@@ -34,6 +34,7 @@ def slots(modules: tuple[str, ...], token: str | None, pin: PinProvider | None, 
         chosen = [find_token(manager, token)] if token else manager.tokens()
         hidden = log_in_all(chosen, pin_for(token, pin))
         records = [module_record(module, chosen if token else None) for module in manager.modules]
+        records = [record for record in records if record["slots"] or not token]
     if as_json:
         emit_json({"modules": records})
         return

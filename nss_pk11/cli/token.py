@@ -51,8 +51,8 @@ def init(
             confirm(f"Erase token {present.info.label!r} in slot {slot.id} with all its keys?", yes=yes)
         so = _new_pin(so_pin, "security officer's PIN", twice=not in_use)
         user = _new_pin(pin, "user PIN", twice=True)
-        ready = present.initialise(label, so, user)
-        note(f"token {label!r} is ready in slot {ready.info.slot_id}")
+        present.initialise(label, so, user)
+        note(f"token {label!r} is ready")
 
 
 def _choose_slot(manager: SlotManager, slot_id: int | None) -> Slot:
