@@ -88,6 +88,8 @@ class Group(IntEnum):
     ffdhe2048 = 256
     ffdhe3072 = 257
     ffdhe4096 = 258
+    ffdhe6144 = 259
+    ffdhe8192 = 260
     X25519MLKEM768 = 0x11EC
 
 

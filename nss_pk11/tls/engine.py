@@ -337,8 +337,9 @@ class Engine:
             raise UnexpectedMessage(
                 "application data before the handshake is complete", name="SSL_ERROR_RX_UNEXPECTED_APPLICATION_DATA"
             )
-        self._key_updates = self._warnings = 0
-        self._link.emit(Data(data))
+        if data:
+            self._key_updates = self._warnings = 0
+            self._link.emit(Data(data))
 
     def _receive_change_cipher_spec(self, fragment: bytes) -> None:
         """TLS 1.2's message of its own content type, shown to the flow as the pseudo-type CHANGE_CIPHER_SPEC."""

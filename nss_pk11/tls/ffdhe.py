@@ -27,6 +27,8 @@ _DEFINITIONS: dict[Group, tuple[int, int]] = {
     Group.ffdhe2048: (2048, 560316),
     Group.ffdhe3072: (3072, 2625351),
     Group.ffdhe4096: (4096, 5736041),
+    Group.ffdhe6144: (6144, 15705020),
+    Group.ffdhe8192: (8192, 10965728),
 }
 
 
@@ -68,3 +70,17 @@ def agree(group: Group, key: DHPrivateKey, peer: bytes) -> bytes:
     if len(peer) > SIZES[group] or not 1 < y < PRIMES[group] - 1:
         raise IllegalParameter(f"Diffie-Hellman public value out of range for {group.name}")
     return key.exchange(DHPublicNumbers(y, _NUMBERS[group]).public_key()).rjust(SIZES[group], b"\0")
+
+
+def respond(prime: int, generator: int, peer: bytes) -> tuple[bytes, bytes]:
+    """Answer a share in a group that has no name here: (our public value, shared secret), each as long as the prime.
+
+    What the caller has not checked of the group stays unchecked.  Raises IllegalParameter where the library finds fault."""
+    size = (prime.bit_length() + 7) // 8
+    numbers = DHParameterNumbers(prime, generator)
+    try:
+        key = numbers.parameters().generate_private_key()
+        secret = key.exchange(DHPublicNumbers(int.from_bytes(peer, "big"), numbers).public_key())
+    except ValueError:
+        raise IllegalParameter("Diffie-Hellman group or public value is no good") from None
+    return public_bytes(key), secret.rjust(size, b"\0")

@@ -121,6 +121,8 @@ _SHARES: dict[Group, type[MontgomeryShare] | type[WeierstrassShare] | type[Finit
     Group.ffdhe2048: FiniteFieldShare,
     Group.ffdhe3072: FiniteFieldShare,
     Group.ffdhe4096: FiniteFieldShare,
+    Group.ffdhe6144: FiniteFieldShare,
+    Group.ffdhe8192: FiniteFieldShare,
     Group.X25519MLKEM768: HybridShare,
 }
 
@@ -147,4 +149,4 @@ def respond(group: Group, peer: bytes) -> tuple[bytes, bytes]:
 
 
 TLS12_CURVES = frozenset({Group.secp256r1, Group.secp384r1, Group.secp521r1, Group.x25519, Group.x448})
-FINITE_FIELDS = frozenset({Group.ffdhe2048, Group.ffdhe3072, Group.ffdhe4096})
+FINITE_FIELDS = frozenset(ffdhe.PRIMES)

@@ -36,6 +36,8 @@ def choose_version(config: ServerConfig, hello: ClientHello) -> Version:
         raise UnsupportedVersion(
             f"client offers {what} at best; {config.min_version.label} to {config.max_version.label} are enabled"
         )
+    if common[-1] >= Version.tls1_3 and hello.version <= Version.ssl3:  # RFC 8446 appendix D.5
+        raise UnsupportedVersion(f"ClientHello.legacy_version is {hello.version:#06x}")
     if FALLBACK_SCSV in hello.suites and common[-1] < config.max_version:
         raise InappropriateFallback("client fell back to an older version though both sides know a newer one")
     return common[-1]

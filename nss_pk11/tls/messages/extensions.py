@@ -198,7 +198,9 @@ def decode_key_shares(body: bytes) -> dict[int, bytes]:
         group = block.u16()
         if group in shares:
             raise IllegalParameter(f"two key shares of group {group:#06x}", name="SSL_ERROR_RX_MALFORMED_KEY_SHARE")
-        shares[group] = block.vector(2, least=1)
+        shares[group] = block.vector(2)
+        if not shares[group]:
+            raise IllegalParameter("empty key share", name="SSL_ERROR_RX_MALFORMED_KEY_SHARE")
     return shares
 
 

@@ -148,8 +148,7 @@ class RecordLayer:
             if len(fragment) > self.receive_limit:
                 raise RecordOverflow(f"record of {len(fragment)} plaintext bytes, the limit is {self.receive_limit}")
             self._count_empty(content_type, fragment)
-            if fragment or content_type != ContentType.application_data:
-                return content_type, fragment
+            return content_type, fragment
 
     def _count_empty(self, content_type: int, fragment: bytes) -> None:
         """Only application data may be empty (RFC 8446 section 5.1), and not for ever."""

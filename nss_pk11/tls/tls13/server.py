@@ -61,7 +61,7 @@ class ServerHandshake:
             self.link, self.config, self.schedule, self.transcript, self.client_secret, self.server_secret
         )
         connected.may_request_certificate = X.post_handshake_auth in hello.extensions
-        if self._tickets_welcome(hello):
+        if self._tickets_welcome:
             connected.send_tickets(self.session)
         yield from connected.run()
 
@@ -90,6 +90,8 @@ class ServerHandshake:
         if X.early_data in hello.extensions:
             self.link.records.skip_early_data = MAX_SKIPPED_EARLY_DATA
         self._negotiate_extensions(hello)
+        if self.session is None:
+            self._choose_identity(hello)
         return hello
 
     def _check_hello(self, hello: ClientHello) -> None:
@@ -207,6 +209,18 @@ class ServerHandshake:
             info.record_size_limit = ext.MAX_FRAGMENT_LENGTHS[code]
             self.answers[X.max_fragment_length] = extensions[X.max_fragment_length]
 
+    def _choose_identity(self, hello: ClientHello) -> None:
+        """Before anything is sent, so that a refusal is one plain alert."""
+        extensions, name = hello.extensions, self.info.server_name
+        authorities = (
+            ext.decode_authorities(extensions[X.certificate_authorities]) if X.certificate_authorities in extensions else ()
+        )
+        if name and self.config.refuse_unknown_names and not selection.knows(self.config, name):
+            raise UnrecognizedName(f"no identity is named {name}")
+        self.info.identity, self.info.signature_scheme = selection.choose_identity(
+            self.config.identities, name, self.schemes, Version.tls1_3, authorities
+        )
+
     # --- the server's flight -------------------------------------------------------------------------------------------
 
     def _send_server_hello(self, hello: ClientHello) -> None:
@@ -251,20 +265,14 @@ class ServerHandshake:
 
     def _send_certificate(self, hello: ClientHello) -> Flow:
         """Certificate and CertificateVerify (sections 4.4.2, 4.4.3): the one use of the token."""
-        extensions = hello.extensions
-        authorities = (
-            ext.decode_authorities(extensions[X.certificate_authorities]) if X.certificate_authorities in extensions else ()
-        )
-        name = self.info.server_name
-        if name and self.config.refuse_unknown_names and not selection.knows(self.config, name):
-            raise UnrecognizedName(f"no identity is named {name}")
-        identity, scheme = selection.choose_identity(self.config.identities, name, self.schemes, Version.tls1_3, authorities)
+        extensions, identity, scheme = hello.extensions, self.info.identity, self.info.signature_scheme
+        assert identity is not None
+        assert scheme is not None
         wants_ocsp = X.status_request in extensions and ext.decode_status_request(extensions[X.status_request])
         raw = certificates.encode_certificate13(identity.chain, ocsp=identity.ocsp if wants_ocsp else b"")
         if self.compressions:
             raw = certificates.compress_certificate(self.compressions[0], raw)
         self._send(raw)
-        self.info.identity, self.info.signature_scheme = identity, scheme
         signature = yield Sign(identity, scheme, signatures.to_be_signed(True, self.transcript.digest()))
         self._send(certificates.encode_verify(scheme, signature))
 
@@ -306,8 +314,10 @@ class ServerHandshake:
         self.link.records.ignore_change_cipher_spec = False
         self.link.records.skip_early_data = 0
 
-    def _tickets_welcome(self, hello: ClientHello) -> bool:
-        return self.config.tickets is not None and psk.PSK_DHE_KE in self.modes
+    @property
+    def _tickets_welcome(self) -> bool:
+        """A client that names no mode at all may get tickets; one that names only others should not (section 4.2.9)."""
+        return self.config.tickets is not None and (not self.modes or psk.PSK_DHE_KE in self.modes)
 
 
 _MISSING = {

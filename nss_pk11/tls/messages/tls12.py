@@ -1,0 +1,97 @@
+"""Messages that only TLS 1.2 and before have (RFC 5246 section 7.4, RFC 8422 section 5, RFC 6066 section 8).
+
+Certificate and CertificateVerify are in `certificate`, NewSessionTicket in `ticket`, the hellos in `hello`.
+"""
+
+from __future__ import annotations
+
+from ...errors import IllegalParameter
+from ..codec import Reader, Writer
+from ..codepoints import HandshakeType
+from .extensions import decode_authorities, decode_status, encode_authorities, encode_status
+from .hello import message
+
+NAMED_CURVE = 3  # ECCurveType (RFC 8422 section 5.4)
+RSA_SIGN, ECDSA_SIGN = 1, 64  # ClientCertificateType (RFC 5246 section 7.4.4, RFC 8422 section 5.5)
+
+SERVER_HELLO_DONE = message(HandshakeType.server_hello_done, b"")
+HELLO_REQUEST = message(HandshakeType.hello_request, b"")
+
+
+def require_empty(raw: bytes) -> None:
+    """ServerHelloDone and HelloRequest carry nothing: raises DecodeError if they do."""
+    Reader(raw, 4).end()
+
+
+# --- ServerKeyExchange -----------------------------------------------------------------------------------------------------
+
+
+def encode_ecdh_params(group: int, point: bytes) -> bytes:
+    return Writer().u8(NAMED_CURVE).u16(group).vector(1, point).bytes()
+
+
+def decode_ecdh_params(reader: Reader) -> tuple[int, bytes]:
+    """Group and public point.  Raises IllegalParameter for explicit curves (RFC 8422 section 5.4)."""
+    if reader.u8() != NAMED_CURVE:
+        raise IllegalParameter("server's curve is not a named one", name="SEC_ERROR_UNSUPPORTED_ELLIPTIC_CURVE")
+    return reader.u16(), reader.vector(1, least=1)
+
+
+def encode_dh_params(prime: bytes, generator: bytes, public: bytes) -> bytes:
+    return Writer().vector(2, prime).vector(2, generator).vector(2, public).bytes()
+
+
+def decode_dh_params(reader: Reader) -> tuple[bytes, bytes, bytes]:
+    """Prime, generator and public value, big-endian."""
+    return reader.vector(2, least=1), reader.vector(2, least=1), reader.vector(2, least=1)
+
+
+def encode_server_key_exchange(params: bytes, scheme: int, signature: bytes) -> bytes:
+    return message(HandshakeType.server_key_exchange, params + Writer().u16(scheme).vector(2, signature).bytes())
+
+
+def decode_signature(reader: Reader) -> tuple[int, bytes]:
+    """The end of a ServerKeyExchange: scheme and signature."""
+    scheme, signature = reader.u16(), reader.vector(2)
+    reader.end()
+    return scheme, signature
+
+
+# --- ClientKeyExchange -----------------------------------------------------------------------------------------------------
+
+
+def encode_client_key_exchange(width: int, value: bytes) -> bytes:
+    """`value` is an RSA ciphertext or DH public value (`width` 2) or a point (`width` 1)."""
+    return message(HandshakeType.client_key_exchange, Writer().vector(width, value).bytes())
+
+
+def decode_client_key_exchange(raw: bytes, width: int) -> bytes:
+    r = Reader(raw, 4)
+    value = r.vector(width, least=1)
+    r.end()
+    return value
+
+
+# --- client authentication, stapling -----------------------------------------------------------------------------------------
+
+
+def encode_request(types: tuple[int, ...], schemes: tuple[int, ...], authorities: tuple[bytes, ...]) -> bytes:
+    """CertificateRequest."""
+    body = Writer().vector(1, bytes(types)).u16_list(2, schemes).raw(encode_authorities(authorities)).bytes()
+    return message(HandshakeType.certificate_request, body)
+
+
+def decode_request(raw: bytes) -> tuple[bytes, tuple[int, ...], tuple[bytes, ...]]:
+    """Certificate types, signature schemes, and DER names of authorities."""
+    r = Reader(raw, 4)
+    types, schemes = r.vector(1, least=1), r.u16_list(2)
+    return types, schemes, decode_authorities(r.rest())
+
+
+def encode_certificate_status(response: bytes) -> bytes:
+    return message(HandshakeType.certificate_status, encode_status(response))
+
+
+def decode_certificate_status(raw: bytes) -> bytes:
+    """The stapled OCSP response, DER."""
+    return decode_status(raw[4:])
