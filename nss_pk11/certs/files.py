@@ -82,10 +82,11 @@ def der(certificate: x509.Certificate) -> bytes:
 
 
 def _ordered(certificates: list[x509.Certificate]) -> list[x509.Certificate]:
-    """Leaf first.  The leaf is the one that issued none of the others, the first of several; what links to nothing stays last."""
+    """Leaf first.  The leaf issued none of the others and is not self-signed where there is a choice; what links to nothing
+    stays last."""
     left = list(certificates)
-    leaves = (candidate for candidate in left if not any(issued(other, candidate) for other in left if other is not candidate))
-    chain = [next(leaves, left[0])]
+    ends = [end for end in left if not any(issued(other, end) for other in left if other is not end)] or left
+    chain = [min(ends, key=lambda end: end.subject == end.issuer)]
     left.remove(chain[0])
     while found := next((candidate for candidate in left if issued(chain[-1], candidate)), None):
         chain.append(found)
