@@ -37,7 +37,8 @@ class Want:
     """What a peer is to be limited to; None leaves its own default.
 
     `ca`: PEM file to verify the other side by (None: take any certificate); `credential`: own certificate and key;
-    `client_auth` (servers): "none", "request" or "require"; `extra`: further arguments, the tool's own.
+    `client_auth` (servers): "none", "request" or "require"; `all_suites`: enable also what the tool leaves out by default;
+    `extra`: further arguments, the tool's own.
     """
 
     version: Version | None = None
@@ -50,6 +51,7 @@ class Want:
     credential: Credential | None = None
     client_auth: str = "none"
     resume: bool = False
+    all_suites: bool = False
     request: bytes = REQUEST
     extra: tuple[str, ...] = ()
 

@@ -25,6 +25,8 @@ GROUPS = {
     Group.ffdhe2048: "GROUP-FFDHE2048",
     Group.ffdhe3072: "GROUP-FFDHE3072",
     Group.ffdhe4096: "GROUP-FFDHE4096",
+    Group.ffdhe6144: "GROUP-FFDHE6144",
+    Group.ffdhe8192: "GROUP-FFDHE8192",
 }
 SCHEMES = {
     SignatureScheme.rsa_pkcs1_sha1: "RSA-SHA1",
@@ -55,7 +57,9 @@ def _cipher(suite: Suite) -> str:
 
 def priority(want: Want, *more: str) -> str:
     """The priority string that allows exactly what is wanted; all else as by default, legacy included."""
-    words = ["NORMAL", "+AES-128-CCM-8", "+AES-256-CCM-8", "+SIGN-RSA-SHA1", "+SHA384", "+SHA256"]
+    words = ["NORMAL", "+SIGN-RSA-SHA1", "+SIGN-ECDSA-SHA1"]
+    if want.all_suites:
+        words += ["+AES-128-CCM-8", "+AES-256-CCM-8", "+SHA384", "+SHA256"]
     if want.version:
         words += ["-VERS-ALL", "+" + VERSIONS[want.version]]
     if want.suite:

@@ -13,6 +13,7 @@ import subprocess
 from typing import TYPE_CHECKING
 
 from nss_pk11.tls.codepoints import Group, SignatureScheme, Version
+from nss_pk11.tls.suites import SUITES
 
 from ..pki import P12_PASSWORD
 from ..require import require
@@ -30,6 +31,8 @@ GROUPS = {
     Group.ffdhe2048: "FF2048",
     Group.ffdhe3072: "FF3072",
     Group.ffdhe4096: "FF4096",
+    Group.ffdhe6144: "FF6144",
+    Group.ffdhe8192: "FF8192",
 }
 SCHEMES = {s: s.name for s in SignatureScheme if s.name.startswith(("rsa_", "ecdsa_"))}
 
@@ -65,6 +68,8 @@ def limits(want: Want) -> list[str]:
     options = ["-V", VERSIONS[want.version] if want.version else "tls1.2:tls1.3"]
     if want.suite:
         options += ["-c", f":{want.suite.code:04X}"]
+    elif want.all_suites:
+        options += ["-c", "".join(f":{suite.code:04X}" for suite in SUITES if "CCM" not in suite.cipher.name)]
     if want.group:
         options += ["-I", GROUPS[want.group]]
     if want.scheme:
@@ -83,7 +88,7 @@ class NSSServer(ForeignServer):
         want = self.want
         assert want.credential
         command: list[str | Path] = [require("selfserv"), "-p", str(port), "-d", f"sql:{self._database}"]
-        command += ["-n", want.credential.name, "-v", "-u", "-G", *limits(want)]
+        command += ["-n", want.credential.name, "-v", "-u", "-G", "-H", "1", *limits(want)]
         command += {"none": [], "request": ["-r"], "require": ["-r", "-r"]}[want.client_auth]
         return [*command, *want.extra]
 

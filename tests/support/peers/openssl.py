@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from nss_pk11.tls.codepoints import Group, SignatureScheme, Version
-from nss_pk11.tls.suites import BY_NAME
+from nss_pk11.tls.suites import BY_NAME, SUITES
 
 from ..require import require
 from .base import HOST, ForeignServer, Result, Want, first, run_client
@@ -23,6 +23,8 @@ GROUPS = {
     Group.ffdhe2048: "ffdhe2048",
     Group.ffdhe3072: "ffdhe3072",
     Group.ffdhe4096: "ffdhe4096",
+    Group.ffdhe6144: "ffdhe6144",
+    Group.ffdhe8192: "ffdhe8192",
 }
 # OpenSSL spells schemes by algorithm and digest, except where one name holds both.
 SCHEMES = {
@@ -47,6 +49,8 @@ def limits(want: Want) -> list[str]:
     options: list[str] = []
     if want.version:
         options.append(VERSIONS[want.version])
+    if want.all_suites:
+        options += ["-ciphersuites", ":".join(suite.openssl for suite in SUITES if suite.min_version == Version.tls1_3)]
     if want.suite and want.suite.min_version == Version.tls1_3:
         options += ["-ciphersuites", want.suite.openssl]
     else:

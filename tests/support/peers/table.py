@@ -92,8 +92,8 @@ class ServerPool:
 
     def __call__(self, name: str, want: Want) -> Server:
         if (name, want) not in self._running:
-            server = self._stack.enter_context(SERVERS[name](want, self._directory))
-            self._running[name, want] = server
+            server = self._running[name, want] = SERVERS[name](want, self._directory)
+            self._stack.callback(server.stop)
         return self._running[name, want]
 
     def close(self) -> None:
