@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import select
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.require import require
 from tests.support.softhsm import PIN, SO_PIN, SoftHSM
 
 
@@ -22,17 +25,16 @@ class Command:
     hsm: SoftHSM
     environment: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def _environment(self) -> dict[str, str]:
+        own = {"NSS_PK11_MODULE": self.hsm.module_path, "PIN": PIN, "SO_PIN": SO_PIN}
+        return {**self.hsm.environment, **own, **self.environment}
+
     def __call__(self, *arguments: str, status: int = 0, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
         """Run it; fail unless it ends with `status`."""
         done = subprocess.run(
             [sys.executable, "-m", "nss_pk11", *arguments],
-            env={
-                **self.hsm.environment,
-                "NSS_PK11_MODULE": self.hsm.module_path,
-                "PIN": PIN,
-                "SO_PIN": SO_PIN,
-                **self.environment,
-            },
+            env=self._environment,
             input="" if stdin is None else stdin,
             capture_output=True,
             text=True,
@@ -52,6 +54,37 @@ class Command:
         done = self(*arguments, status=status, stdin=stdin)
         assert done.stdout == ""
         return done.stderr
+
+    def on_terminal(self, *arguments: str, answers: Sequence[tuple[str, str]] = (), status: int = 0) -> str:
+        """What a terminal shows: each answer is typed once its question is there."""
+        master, slave = os.openpty()
+        process = subprocess.Popen(
+            [require("setsid"), "--ctty", "--wait", sys.executable, "-m", "nss_pk11", *arguments],
+            env={**self._environment, "TERM": "xterm-256color"},
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+        )
+        os.close(slave)
+        shown, answered = "", 0
+        try:
+            for question, answer in (*answers, ("", "")):
+                while not question or question not in shown[answered:]:
+                    assert select.select([master], [], [], 60)[0], f"nothing more than {shown!r}"
+                    try:
+                        shown += os.read(master, 65536).decode()
+                    except OSError:  # EIO: the command has ended
+                        assert not question, f"{question!r} was not asked: {shown!r}"
+                        break
+                answered = len(shown)
+                if question:
+                    os.write(master, f"{answer}\n".encode())
+            assert process.wait(60) == status, shown
+        finally:
+            process.kill()
+            process.wait()
+            os.close(master)
+        return shown
 
 
 @pytest.fixture
