@@ -139,7 +139,7 @@ class Library(lib):
 
     def __init__(self, path: str, parameters: str = "") -> None:
         self.path, self._parameters = path, parameters
-        self._up = self._ours = False
+        self._up = self._ours = self._closed = self._forked = False
         self._started = 0.0
         self._lock = threading.Lock()
         try:
@@ -162,37 +162,37 @@ class Library(lib):
         with self._lock:
             if self._up:
                 return
+            if self._closed:
+                raise faults.fault(faults.CRYPTOKI_NOT_INITIALIZED, "C_Initialize", module=self.path)
             parameters = self._parameters.encode() if self._parameters else None
             arguments = native.CK_C_INITIALIZE_ARGS(flags=native.CKF_OS_LOCKING_OK, pReserved=parameters)
             self._started = time.monotonic()
             rv = self._patiently(lambda: self.functions.C_Initialize(ctypes.byref(arguments)))
+            if rv == faults.CRYPTOKI_ALREADY_INITIALIZED and self._forked:
+                # Modules that check the process id took the first call.  SoftHSM does not, and would go on with the
+                # sessions and the login of the parent.
+                self.functions.C_Finalize(None)
+                rv = self.functions.C_Initialize(ctypes.byref(arguments))
             if rv not in (faults.OK, faults.CRYPTOKI_ALREADY_INITIALIZED):
                 raise faults.fault(rv, "C_Initialize", module=self.path, doing=f"initialise {os.path.basename(self.path)}")
-            self._up, self._ours = True, rv == faults.OK
+            self._up, self._ours, self._forked = True, rv == faults.OK, False
+
+    def reopen(self) -> None:
+        """Initialise again after `finalize`."""
+        self._closed = False
+        self.initialize()
 
     def finalize(self) -> None:
         """C_Finalize, if this process's initialisation is ours.  What fails is past mending and ignored."""
         with self._lock:
             if self._up and self._ours:
                 self.functions.C_Finalize(None)
-            self._up = False
+            self._up, self._closed = False, True
 
     def after_fork(self) -> None:
-        """In a forked child: what the parent initialised is not ours; the next use initialises anew.
-
-        Modules that check the process id want exactly that (PKCS #11 3.1 section 5.4).  Others, SoftHSM among them, say that
-        they are initialised already and would go on with the parent's sessions: those are finalised first.
-        """
+        """In a forked child: what the parent initialised is not ours (PKCS #11 3.1 section 5.4); the next use starts anew."""
         self._lock = threading.Lock()
-        if not self._up:
-            return
-        self._up = False
-        arguments = native.CK_C_INITIALIZE_ARGS(flags=native.CKF_OS_LOCKING_OK)
-        arguments.pReserved = self._parameters.encode() if self._parameters else None
-        if self.functions.C_Initialize(ctypes.byref(arguments)) == faults.CRYPTOKI_ALREADY_INITIALIZED:
-            self.functions.C_Finalize(None)
-        else:
-            self._up = self._ours = True
+        self._forked, self._up = self._up, False
 
     def _patiently(self, call: Callable[[], int]) -> int:
         """Run a call that may fail for a moment while another process sets the same token up."""
@@ -227,6 +227,7 @@ class Library(lib):
         return self._list(lambda values, count: self.functions.C_GetSlotList(0, values, count), "C_GetSlotList")
 
     def slot_details(self, slot: int) -> SlotDetails:
+        self.initialize()
         info = native.CK_SLOT_INFO()
         self.check(self.functions.C_GetSlotInfo(slot, ctypes.byref(info)), "C_GetSlotInfo")
         flags = info.flags
@@ -242,6 +243,7 @@ class Library(lib):
 
         Defect: python-pkcs11's `Token.flags` is a snapshot, and the session limit is not shown.
         """
+        self.initialize()
         info = native.CK_TOKEN_INFO()
         rv = self._patiently(lambda: self.functions.C_GetTokenInfo(slot, ctypes.byref(info)))
         if rv in (faults.TOKEN_NOT_PRESENT, faults.TOKEN_NOT_RECOGNIZED, faults.DEVICE_REMOVED):

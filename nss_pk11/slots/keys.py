@@ -80,7 +80,7 @@ class TokenKey:
         public_key: PublicKey | None,
         pins: PinProvider | None,
     ) -> None:
-        self._home, self._handle, self._generation = token, handle, generation
+        self.home, self._handle, self._generation = token, handle, generation
         self._public_key, self._pins = public_key, pins
         self.label: str = values.get(Attribute.LABEL) or ""
         self.id: bytes = values.get(Attribute.ID) or b""
@@ -149,7 +149,7 @@ class TokenKey:
 
     def _sign_once(self, method: Method, data: bytes) -> bytes:
         session = self._session()
-        home, handle = self._home, session.handle
+        home, handle = self.home, session.handle
         functions, pool = home.functions, home.pool
         name, started = "C_SignInit", time.perf_counter()
         try:
@@ -173,7 +173,7 @@ class TokenKey:
     def _again(self, failure: _Failed, method: Method, data: bytes) -> bytes:
         """A second and last try, if the first failed because what we remember of the token no longer holds."""
         if failure.rv in _WORTHLESS:
-            self._home.lost(failure.rv, failure.generation)
+            self.home.lost(failure.rv, failure.generation)
             self._find_again()
             try:
                 return self._sign_once(method, data)
@@ -192,7 +192,7 @@ class TokenKey:
         except _Failed as failure:
             if failure.rv not in _WORTHLESS:
                 raise self._fault(failure, "CKM_RSA_PKCS", "decrypt") from None
-            self._home.lost(failure.rv, failure.generation)
+            self.home.lost(failure.rv, failure.generation)
             self._find_again()
         try:
             return self._decrypt_once(ciphertext)
@@ -201,7 +201,7 @@ class TokenKey:
 
     def _decrypt_once(self, ciphertext: bytes) -> bytes | None:
         session = self._session()
-        home = self._home
+        home = self.home
         try:
             rv = home.functions.C_DecryptInit(session.handle, ctypes.addressof(self._decryption), self._handle)
             if rv:
@@ -226,7 +226,7 @@ class TokenKey:
 
     def _session(self) -> Worker:
         """A session in which our handle means our key: both are of one generation."""
-        pool = self._home.pool
+        pool = self.home.pool
         while True:
             session = pool.take()
             if session.generation == self._generation:
@@ -235,13 +235,13 @@ class TokenKey:
             self._find_again()
 
     def _find_again(self) -> None:
-        handle, generation = self._home.find_again(self, self._pins)
+        handle, generation = self.home.find_again(self, self._pins)
         # In this order: whoever sees the new generation sees the new handle.
         self._handle = handle
         self._generation = generation
 
     def _count(self, seconds: float | None = None) -> None:
-        with self._home.count_lock:
+        with self.home.count_lock:
             self.operations += 1
             if seconds is not None:
                 self.latency += (seconds - self.latency) * (_WEIGHT if self.operations > 1 else 1)

@@ -13,9 +13,10 @@ from typing import TypeVar
 from ..errors import Ambiguous, ConfigurationError, NotFound, TokenError
 from ..pins import PinProvider
 from .internal import InternalModule, read
+from .keys import TokenKey
 from .login import StaticSources
 from .model import Module, PrivateKey, Slot, Token, TokenCertificate
-from .modules import PKCS11Module, registrations
+from .modules import PKCS11Module, library_key, prepare_for_forks, registrations
 from .publickeys import from_certificate, spki
 from .tokens import PKCS11Token
 from .uri import Uri
@@ -37,6 +38,14 @@ class SlotManager:
         self._loaded: dict[str, PKCS11Module] = {}
         self._lock = threading.RLock()
         self._mechanisms: frozenset[str] | None = None
+        prepare_for_forks(self)
+
+    def after_fork(self) -> None:
+        self._lock = threading.RLock()
+        self._sources.after_fork()
+        self._internal.token.after_fork()
+        for module in self._loaded.values():
+            module.after_fork()
 
     def __enter__(self) -> SlotManager:
         return self
@@ -59,7 +68,7 @@ class SlotManager:
 
         `parameters` go to C_Initialize as NSS's softokn wants them; those of the first load count.  Raises TokenError.
         """
-        key = os.path.realpath(path) if os.sep in path else path
+        key = library_key(path)
         with self._lock:
             module = self._loaded.get(key)
             if module is None:
@@ -97,7 +106,7 @@ class SlotManager:
         """The CKM_ names that the present tokens offer.  Remembered until `load` or `slots` looks again: costs no call."""
         known = self._mechanisms
         if known is None:
-            known = frozenset(name for token in self.tokens() for name in token.mechanisms())
+            known = frozenset(name for token in self.tokens() for name in _mechanisms_of(token))
             self._mechanisms = known
         return known
 
@@ -136,9 +145,7 @@ class SlotManager:
 
     def certificate_for(self, key: PrivateKey) -> bytes | None:
         """The certificate (DER) of a key, from its own token: by CKA_ID, else any with the same public key."""
-        token = next((token for token in self.tokens() if token.info == key.token), None)
-        if token is None:
-            return None
+        token = key.home if isinstance(key, TokenKey) else self._internal.token
         mine = spki(key.public_key)
         fitting = [item for item in token.certificates() if _certifies(item, mine)]
         fitting.sort(key=lambda item: item.id != key.id)
@@ -158,11 +165,10 @@ class SlotManager:
         """The present tokens that the URI's module, slot and token attributes fit.  Raises NotFound."""
         if uri.vendor:
             raise NotFound(f"{uri}: attribute {uri.vendor[0][0]} is not known, so nothing matches (RFC 7512 section 2.5)")
-        tokens: list[Token] = []
         for modules in self._modules_of(uri):
-            tokens = [token for module in modules for token in _matching_tokens(uri, module)]
-            if tokens:
-                return tokens
+            found = [token for module in modules for token in _matching_tokens(uri, module)]
+            if found:
+                return _once(found)
         raise NotFound(f"{uri}: there is no such token", token=uri.token or "")
 
     def _modules_of(self, uri: Uri) -> Iterable[list[Module]]:
@@ -192,11 +198,28 @@ class SlotManager:
         return tokens
 
 
+def _mechanisms_of(token: Token) -> Iterable[str]:
+    try:
+        return token.mechanisms()
+    except TokenError as error:  # it has just gone, and takes with it what only it could do
+        _log.info("mechanisms of token %s: %s", token.info.label, error)
+        return ()
+
+
 def _matching_tokens(uri: Uri, module: Module) -> list[Token]:
     if not uri.matches_module(module):
         return []
     present = ((slot, slot.token) for slot in module.slots() if uri.matches_slot(slot))
     return [token for slot, token in present if token is not None and uri.matches_token(token.info)]
+
+
+def _once(tokens: list[Token]) -> list[Token]:
+    """A token that two modules show (OpenSC comes in several libraries) is one token: the first that shows it counts."""
+    seen: dict[object, Token] = {}
+    for token in tokens:
+        info = token.info
+        seen.setdefault((info.label, info.serial, info.manufacturer, info.model) if info.serial else token, token)
+    return list(seen.values())
 
 
 def _keys(token: Token, pins: PinProvider | None) -> list[PrivateKey]:

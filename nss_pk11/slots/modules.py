@@ -14,9 +14,9 @@ import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from .cryptoki import Library
+from .cryptoki import Library, TokenDetails
 from .login import StaticSources
 from .model import Module, Slot, Token, TokenInfo
 from .tokens import PKCS11Token
@@ -27,25 +27,44 @@ if TYPE_CHECKING:
 _lock = threading.Lock()
 _libraries: dict[str, Library] = {}
 _users: dict[str, int] = {}
-_modules: weakref.WeakSet[PKCS11Module] = weakref.WeakSet()
 
 
 def _acquire(path: str, parameters: str) -> Library:
     with _lock:
-        library = _libraries.get(path)
+        key = library_key(path)
+        library = _libraries.get(key)
         if library is None:
-            library = _libraries[path] = Library(path, parameters)
+            library = _libraries[key] = Library(path, parameters)
         else:
-            library.initialize()
-        _users[path] = _users.get(path, 0) + 1
+            library.reopen()
+        _users[key] = _users.get(key, 0) + 1
         return library
 
 
 def _release(path: str) -> None:
     with _lock:
-        _users[path] -= 1
-        if not _users[path]:
-            _libraries[path].finalize()
+        key = library_key(path)
+        _users[key] -= 1
+        if not _users[key]:
+            _libraries[key].finalize()
+
+
+def library_key(path: str) -> str:
+    """The same for every path of one library.  A bare name is left to the dynamic linker."""
+    return os.path.realpath(path) if os.sep in path else path
+
+
+class Forkable(Protocol):
+    def after_fork(self) -> None:
+        """Runs in a forked child, before anything else: makes new locks and forgets what is the parent's.  Must not block."""
+
+
+_forkable: weakref.WeakSet[Forkable] = weakref.WeakSet()
+
+
+def prepare_for_forks(item: Forkable) -> None:
+    """Have `item.after_fork` called in every child that is forked while `item` lives."""
+    _forkable.add(item)
 
 
 def _after_fork() -> None:
@@ -53,8 +72,8 @@ def _after_fork() -> None:
     _lock = threading.Lock()
     for library in _libraries.values():
         library.after_fork()
-    for module in list(_modules):
-        module.after_fork()
+    for item in list(_forkable):
+        item.after_fork()
 
 
 os.register_at_fork(after_in_child=_after_fork)
@@ -72,7 +91,6 @@ class PKCS11Module(Module):
         self._slots: dict[int, PKCS11Slot] = {}
         self._lock = threading.Lock()
         self._closed = False
-        _modules.add(self)
 
     def slots(self) -> list[Slot]:
         ids = self.library.slot_ids()
@@ -80,10 +98,7 @@ class PKCS11Module(Module):
             self._slots = {id: self._slots.get(id) or PKCS11Slot(self, id) for id in ids}
             return list(self._slots.values())
 
-    def make_token(self, slot: PKCS11Slot) -> PKCS11Token | None:
-        details = self.library.token_details(slot.id)
-        if details is None:
-            return None
+    def make_token(self, slot: PKCS11Slot, details: TokenDetails) -> PKCS11Token:
         info = TokenInfo(details.label, details.serial, details.manufacturer, details.model, slot.description, slot.id, self.path)
         return PKCS11Token(self, info, details, self._pins, self._sources)
 
@@ -116,11 +131,14 @@ class PKCS11Slot(Slot):
     def token(self) -> Token | None:
         with self._lock:
             details = self._module.library.token_details(self.id)
-            if self._token is not None and (details is None or not self._token.is_described_by(details)):
-                self._token.close()
-                self._token = None
-            if self._token is None and details is not None:
-                self._token = self._module.make_token(self)
+            if details is None:
+                if self._token is not None:
+                    self._token.forget_sessions()  # it may come back
+                return None
+            if self._token is None or not self._token.is_described_by(details):
+                if self._token is not None:
+                    self._token.forget_sessions()
+                self._token = self._module.make_token(self, details)
             return self._token
 
     def close(self) -> None:

@@ -12,6 +12,7 @@ import time
 from typing import TYPE_CHECKING
 
 from ..errors import TokenError
+from . import faults
 from .algorithms import LARGEST_SIGNATURE
 from .cryptoki import Library
 
@@ -57,6 +58,7 @@ class SessionPool:
         self._available = threading.Condition()
         self._idle: list[Worker] = []
         self._open = 0  # workers idle or in use
+        self._limit = self.capacity  # fewer once the token says that it allows no more
         self._waiting = 0
         self.shared: int | None = None
 
@@ -68,36 +70,46 @@ class SessionPool:
         with self._available:
             if self._idle:
                 return self._idle.pop()
-            if self._open >= self.capacity:
-                return self._wait(wait)
-            self._open += 1
-            generation = self.generation
-        return self._new_worker(generation)
+        while True:
+            with self._available:
+                if not self._idle and self._open >= self._limit:
+                    self._wait(time.monotonic() + wait)
+                if self._idle:
+                    return self._idle.pop()
+                self._open += 1
+                generation = self.generation
+            worker = self._new_worker(generation)
+            if worker is not None:
+                return worker
 
-    def _wait(self, wait: float) -> Worker:
-        deadline = time.monotonic() + wait
+    def _wait(self, deadline: float) -> None:
+        """Until a worker is idle or another may be opened; the lock is held.  Raises TokenError at `deadline`."""
         self._waiting += 1
         try:
-            while not self._idle:
-                if not self._available.wait(deadline - time.monotonic()) and not self._idle:
+            while not self._idle and self._open >= self._limit:
+                if not self._available.wait(deadline - time.monotonic()):
                     raise TokenError(
-                        f"all {self.capacity} sessions were busy for {wait:g} s",
+                        f"all {self._open} sessions were busy for too long",
                         name="SEC_ERROR_BUSY",
                         token=self._token.label,
                         slot=self._token.slot,
                         module=self._token.module,
                     )
-            return self._idle.pop()
         finally:
             self._waiting -= 1
 
-    def _new_worker(self, generation: int) -> Worker:
+    def _new_worker(self, generation: int) -> Worker | None:
+        """None where the token allows no more than are open: other programs use it too."""
         try:
             return Worker(self.shared or self._library.open_session(self._token), generation)
-        except BaseException:
+        except BaseException as error:
             with self._available:
-                self._open -= 1
+                if generation == self.generation:
+                    self._open -= 1
                 self._available.notify()
+                if isinstance(error, TokenError) and error.rv == faults.SESSION_COUNT and self._open:
+                    self._limit = self._open
+                    return None
             raise
 
     def give_back(self, worker: Worker) -> None:
@@ -122,7 +134,7 @@ class SessionPool:
         """Close all; those in use when they come back.  The pool goes on with new ones."""
         with self._available:
             workers, self._idle = self._idle, []
-            self._open = 0
+            self._open, self._limit = 0, self.capacity
             self.generation += 1
             self._available.notify_all()
         for worker in workers:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import asn1crypto.core
 from cryptography import x509
 
-from ..errors import ConfigurationError, NotFound
+from ..errors import ConfigurationError, NotFound, TokenError
 from . import faults, native
 from .cryptoki import (
     GENERATED,
@@ -80,6 +80,7 @@ class PKCS11Token(Token):
         self._guard = LoginGuard(info, lambda: self.flags, sources)
         self._owner: ObjectSession | None = None
         self._lock = threading.RLock()
+        self._closed = False
         self._nested = 0  # object work within object work, of the thread that holds the lock
         self.count_lock = threading.Lock()
 
@@ -128,8 +129,10 @@ class PKCS11Token(Token):
 
     def _owner_handle(self) -> int:
         with self._lock:
+            if self._closed:
+                raise TokenError("its slot manager is closed", name="SEC_ERROR_NOT_INITIALIZED", token=self.info.label)
             if self._owner is not None and self._library.logged_in(self._owner.handle) is None:
-                self._forget_sessions()
+                self.forget_sessions()
             if self._owner is None:
                 self._owner = self._library.open_object_session(self.info)
                 if self._details.max_sessions == 1:
@@ -215,19 +218,21 @@ class PKCS11Token(Token):
         """An operation in a session of `generation` failed with `rv`: forget what can no longer be true."""
         with self._lock:
             if rv in _SESSIONS_GONE and generation == self.pool.generation:
-                self._forget_sessions()
+                self.forget_sessions()
 
-    def _forget_sessions(self) -> None:
-        owner, self._owner = self._owner, None
-        self.pool.shared = None
-        self.pool.discard()
-        if owner is not None:
-            self._library.close_session(owner.handle)
+    def forget_sessions(self) -> None:
+        """Close every session, which logs out, and begin with new ones when next used."""
+        with self._lock:
+            owner, self._owner = self._owner, None
+            self.pool.shared = None
+            self.pool.discard()
+            if owner is not None:
+                self._library.close_session(owner.handle)
 
     # --- administration ----------------------------------------------------------------------------------------------
 
     def initialise(self, label: str, so_pin: str | None, pin: str | None) -> Token:
-        self.close()
+        self.forget_sessions()
         slot = self.info.slot_id
         self._library.init_token(slot, label, so_pin)
         details = self._library.token_details(slot)
@@ -311,9 +316,10 @@ class PKCS11Token(Token):
     # --- end ---------------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Close every session, which logs out."""
+        """Close every session for good: its keys are dead."""
         with self._lock:
-            self._forget_sessions()
+            self._closed = True
+            self.forget_sessions()
 
     def after_fork(self) -> None:
         """In the child: keep what was learned of failed PINs, forget sessions, login and handles."""

@@ -25,7 +25,9 @@ TYPES = ("public", "private", "cert", "secret-key", "data")
 _PATH_SAFE = ":[]@!$'()*+,=&"
 _QUERY_SAFE = ":[]@!$'()*+,=/?|"
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
-_VALUE = re.compile(r"(?:[A-Za-z0-9._~:\[\]@!$'()*+,=&/?|-]|%[0-9A-Fa-f]{2})*")
+_PATH_VALUE, _QUERY_VALUE = (
+    re.compile(rf"(?:[A-Za-z0-9._~-]|[{re.escape(safe)}]|%[0-9A-Fa-f]{{2}})*") for safe in (_PATH_SAFE, _QUERY_SAFE)
+)
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class Uri:
         shown = SCHEME + path
         values: dict[str, object] = {}
         vendor: list[tuple[str, str]] = []
-        for name, value in _pairs(path, ";", shown):
+        for name, value in _pairs(path, ";", _PATH_VALUE, shown):
             if name not in _PATH:
                 _refuse_duplicate(name in dict(vendor), name, shown)
                 vendor.append((name, _text(value, name, shown)))
@@ -71,7 +73,7 @@ class Uri:
             _refuse_duplicate(_field(name) in values, name, shown)
             values[_field(name)] = _PATH[name](value, name, shown)
         vendor_query: list[tuple[str, str]] = []
-        for name, value in _pairs(query, "&", shown):
+        for name, value in _pairs(query, "&", _QUERY_VALUE, shown):
             if name not in _QUERY:
                 vendor_query.append((name, _text(value, name, shown)))
                 continue
@@ -140,11 +142,6 @@ class Uri:
     def matches_object(self, label: str, id: bytes) -> bool:
         """By label and id; what type is looked for is the caller's to say."""
         return self.object in (None, label) and self.id in (None, id)
-
-    @property
-    def names_token(self) -> bool:
-        """Whether it says anything about which token."""
-        return any(value is not None for value in (self.token, self.serial, self.slot_id, self.slot_description))
 
 
 def object_uri(info: TokenInfo, kind: str, label: str, id: bytes) -> str:
@@ -216,13 +213,13 @@ def _field(name: str) -> str:
     return name.replace("-", "_")
 
 
-def _pairs(part: str, separator: str, shown: str) -> list[tuple[str, bytes]]:
+def _pairs(part: str, separator: str, allowed: re.Pattern[str], shown: str) -> list[tuple[str, bytes]]:
     pairs = []
     for item in part.split(separator) if part else ():
         name, equals, value = item.partition("=")
         if not equals or not _NAME.fullmatch(name):
             raise ConfigurationError(f"{shown}: attributes are written name=value")
-        if not _VALUE.fullmatch(value):
+        if not allowed.fullmatch(value):
             raise ConfigurationError(f"{shown}: {name} has a character that must be percent-encoded, or a bad percent-encoding")
         pairs.append((name, unquote_to_bytes(value)))
     return pairs
