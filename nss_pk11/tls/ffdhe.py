@@ -83,4 +83,4 @@ def respond(prime: int, generator: int, peer: bytes) -> tuple[bytes, bytes]:
         secret = key.exchange(DHPublicNumbers(int.from_bytes(peer, "big"), numbers).public_key())
     except ValueError:
         raise IllegalParameter("Diffie-Hellman group or public value is no good") from None
-    return public_bytes(key), secret.rjust(size, b"\0")
+    return key.public_key().public_numbers().y.to_bytes(size, "big"), secret.rjust(size, b"\0")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass, field
 
 from ..errors import DecodeError
-from .codec import Reader, Writer
+from .codec import Reader
 
 _FORMAT = 1
+_HEAD = struct.Struct(">BHHQIIBBBHBBH").pack
 
 
 @dataclass(frozen=True)
@@ -36,16 +38,18 @@ class Session:
         return 0 <= now - self.created + 1 <= self.lifetime + 1
 
     def encode(self) -> bytes:
-        w = Writer()
-        w.u8(_FORMAT).u16(self.version).u16(self.suite).vector(1, self.secret)
-        w.u64(int(self.created * 1000)).u32(self.lifetime).u32(self.age_add)
-        w.u8(self.extended_master_secret | self.encrypt_then_mac << 1)
-        w.vector(2, self.ticket).vector(1, self.session_id)
-        w.vector(2, self.server_name.encode()).vector(1, self.alpn.encode("latin-1")).vector(1, self.context)
-        with w.block(3):
-            for certificate in self.peer_chain:
-                w.vector(3, certificate)
-        return w.bytes()
+        """For a ticket or a cache; `decode` takes it back."""
+        server_name, alpn = self.server_name.encode(), self.alpn.encode("latin-1")
+        flags = self.extended_master_secret | self.encrypt_then_mac << 1
+        head = _HEAD(
+            _FORMAT, self.version, self.suite, int(self.created * 1000), self.lifetime, self.age_add, flags,
+            len(self.secret), len(self.session_id), len(server_name), len(alpn), len(self.context), len(self.ticket),
+        )  # fmt: skip
+        parts = [head, self.secret, self.session_id, server_name, alpn, self.context, self.ticket]
+        for certificate in self.peer_chain:
+            parts.append(len(certificate).to_bytes(3, "big"))
+            parts.append(certificate)
+        return b"".join(parts)
 
     @classmethod
     def decode(cls, data: bytes) -> Session:
@@ -53,27 +57,13 @@ class Session:
         r = Reader(data)
         if r.u8() != _FORMAT:
             raise DecodeError("unknown session format", name="SSL_ERROR_SESSION_NOT_FOUND")
-        version, suite, secret = r.u16(), r.u16(), r.vector(1)
-        created, lifetime, age_add, flags = r.u64() / 1000, r.u32(), r.u32(), r.u8()
-        ticket, session_id = r.vector(2), r.vector(1)
-        server_name, alpn, context = r.vector(2).decode(), r.vector(1).decode("latin-1"), r.vector(1)
-        certificates, chain = r.block(3), []
-        while certificates:
-            chain.append(certificates.vector(3))
-        r.end()
+        version, suite, created, lifetime, age_add, flags = r.u16(), r.u16(), r.u64() / 1000, r.u32(), r.u32(), r.u8()
+        lengths = r.u8(), r.u8(), r.u16(), r.u8(), r.u8(), r.u16()
+        secret, session_id, server_name, alpn, context, ticket = (r.take(length) for length in lengths)
+        chain = []
+        while r:
+            chain.append(r.vector(3))
         return cls(
-            version,
-            suite,
-            secret,
-            created,
-            lifetime,
-            ticket,
-            session_id,
-            age_add,
-            bool(flags & 1),
-            bool(flags & 2),
-            server_name,
-            alpn,
-            tuple(chain),
-            context,
-        )
+            version, suite, secret, created, lifetime, ticket, session_id, age_add, bool(flags & 1), bool(flags & 2),
+            server_name.decode(), alpn.decode("latin-1"), tuple(chain), context,
+        )  # fmt: skip

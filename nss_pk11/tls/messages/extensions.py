@@ -6,10 +6,11 @@ asks.  Decoders raise DecodeError on anything malformed; whether an extension be
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from ...errors import IllegalParameter
+from ...errors import DecodeError, IllegalParameter
 from ..codec import Reader, Writer
 from ..codepoints import ExtensionType
 
@@ -18,27 +19,37 @@ if TYPE_CHECKING:
     from ..events import ConnectionInfo
 
 Extensions = dict[int, bytes]
+_HEADER = struct.Struct(">HH").pack
+_UNPACK_HEADER = struct.Struct(">HH").unpack_from
 
 
 def decode_block(reader: Reader) -> Extensions:
     """An extension block without its message's end check.  A type twice is illegal_parameter (RFC 8446 section 4.2)."""
     found: Extensions = {}
     block = reader.block(2)
-    while block:
-        kind = block.u16()
+    data, position, limit = block.data, block.position, block.limit
+    while position < limit:
+        if position + 4 > limit:
+            raise DecodeError("extension block ends inside an extension")
+        kind, length = _UNPACK_HEADER(data, position)
+        body = position + 4
+        position = body + length
+        if position > limit:
+            raise DecodeError(f"extension {kind} is longer than its block")
         if kind in found:
             raise IllegalParameter(f"extension {kind} appears twice")
-        found[kind] = block.vector(2)
+        found[kind] = data[body:position]
     return found
 
 
 def encode_block(extensions: Mapping[int, bytes]) -> bytes:
     """The block with its length."""
-    w = Writer()
-    with w.block(2):
-        for kind, body in extensions.items():
-            w.u16(kind).vector(2, body)
-    return w.bytes()
+    parts = [b""]
+    for kind, body in extensions.items():
+        parts.append(_HEADER(kind, len(body)))
+        parts.append(body)
+    block = b"".join(parts)
+    return len(block).to_bytes(2, "big") + block
 
 
 # --- server_name (RFC 6066 section 3) ------------------------------------------------------------------------------------
