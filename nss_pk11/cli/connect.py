@@ -281,13 +281,13 @@ def _show(record: dict[str, Any], brief: bool) -> None:
         "alpn": record["alpn"],
         "resumed": "yes" if record["resumed"] else "no",
         "ocsp": "stapled" if record["ocsp_stapled"] else "not stapled",
-        "verified": _verification(record),
+        "certificate": _verification(record),
     }
     if record["client_key"]:
         rows["client key"] = f"{record['client_key']['uri'] or record['client_key']['key']} ({record['client_signature_scheme']})"
     for label, value in rows.items():
         if value:
-            text.line(label, value, "green" if value.startswith("yes, ") else "yellow" if value.startswith("NO") else "")
+            text.line(label, value, "green" if value.startswith("verified") else "yellow" if value.startswith("NOT") else "")
     for i, certificate in enumerate(record["chain"]):
         text.heading("chain" if i == 0 else "", certificate.get("subject") or "(no subject)", certificate.get("key", ""), level=1)
         if "error" in certificate:
@@ -306,5 +306,5 @@ def _verification(record: dict[str, Any]) -> str:
     if error is not None:
         return f"NOT VERIFIED: {error['detail']} [{error['name']}]"
     if record["verified"]:
-        return f"yes, for {record['server_name'] or record['address']}"
-    return "yes, when the session began" if record["resumed"] else "not asked"
+        return f"verified for {record['server_name'] or record['address']}"
+    return "not verified"

@@ -146,7 +146,8 @@ def listen(address: Address) -> socket.socket:
         family, _, _, _, where = found[0]
         return socket.create_server(where[:2], family=family, backlog=BACKLOG)
     except OSError as error:
-        raise Failure(f"cannot listen on {address}: {error.strerror or error}", NETWORK.code) from error
+        reason = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
+        raise Failure(f"cannot listen on {address}: {reason}", NETWORK.code) from error
 
 
 def announce(listeners: list[socket.socket]) -> None:

@@ -7,11 +7,12 @@ a worker thread (`submit`); `quick` says which is wiser.  Knows no sockets and n
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from hashlib import sha256
 from threading import Lock
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from ..errors import CertificateError, DecryptError, HandshakeTimeout, InternalError
 from ..tls.signatures import load_leaf
@@ -22,9 +23,11 @@ if TYPE_CHECKING:
     from ..slots import PrivateKey, TokenInfo
     from ..tls.config import Identity
 
+_K = TypeVar("_K", Sign, Decrypt)
 Answer = Callable[[object, BaseException | None], None]
 
 IN_PLACE_BELOW = 0.002  # seconds: a thread switch and a wake-up cost less than a tenth of this
+RECENT = 16  # operations of a key that tell how quick it is
 THREADS_PER_TOKEN = 16  # a network HSM answers many at once; more than its sessions would only queue there instead of here
 VERIFIED_FOR = 60.0  # seconds a verified chain stays verified
 VERIFIED_CHAINS = 256
@@ -81,12 +84,13 @@ class KeyExecutor:
     ) -> None:
         self.trust, self.sessions, self.choose = trust, sessions, choose or choose_identity
         self.check_signatures, self.in_place_below, self.clock = check_signatures, in_place_below, clock
+        self._recent: dict[Identity, deque[float]] = {}
         self._verified: dict[bytes, float] = {}
         self._pools: dict[TokenInfo, ThreadPoolExecutor] = {}
         self._lock = Lock()
         self._run: dict[type[Operation], Callable[..., object]] = {
-            Sign: self._sign,
-            Decrypt: self._decrypt,
+            Sign: self._timed(self._sign),
+            Decrypt: self._timed(self._decrypt),
             LookupSession: self._lookup,
             VerifyPeer: self._verify,
             ChooseClientIdentity: lambda operation: self.choose(operation),
@@ -97,10 +101,15 @@ class KeyExecutor:
         return self._run[type(operation)](operation)
 
     def quick(self, operation: Operation) -> bool:
-        """Whether the operation is over before a thread would have been woken."""
+        """Whether the operation is over before a thread would have been woken.
+
+        By the quickest of the key's last operations, not their mean: on a busy machine anything may take long now and then,
+        but a token far away is never quick.
+        """
         if not isinstance(operation, Sign | Decrypt):
             return True
-        return key_of(operation.identity).latency < self.in_place_below
+        recent = self._recent.get(operation.identity)
+        return (min(recent) if recent else key_of(operation.identity).latency) < self.in_place_below
 
     def submit(self, operation: Sign | Decrypt, answer: Answer, timeout: float) -> Future[None]:
         """Run `operation` in a worker thread, which calls `answer(result, error)`.
@@ -151,6 +160,18 @@ class KeyExecutor:
             if pool is None:
                 pool = self._pools[key.token] = ThreadPoolExecutor(THREADS_PER_TOKEN, f"token-{key.token.label}")
             return pool
+
+    def _timed(self, run: Callable[[_K], object]) -> Callable[[_K], object]:
+        def timed(operation: _K) -> object:
+            begun = time.perf_counter()
+            result = run(operation)
+            recent = self._recent.get(operation.identity)
+            if recent is None:
+                recent = self._recent[operation.identity] = deque(maxlen=RECENT)
+            recent.append(time.perf_counter() - begun)
+            return result
+
+        return timed
 
     # --- the operations ------------------------------------------------------------------------------------------------
 

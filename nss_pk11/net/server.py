@@ -250,7 +250,8 @@ class Server:
         except NSPRError as error:
             self._end(connection, error)
         except OSError as error:
-            connection.error = connection.error or _transport_error(error)
+            if not (connection.finishing and connection.engine.peer_closed):  # else both were done, and the peer was quicker
+                connection.error = connection.error or _transport_error(error)
             self._close(connection)
         except Exception as error:
             log.exception("a bug: the connection from %s is closed", connection.address)
@@ -391,10 +392,12 @@ class Server:
         """Send close_notify and let the peer close first, so that nothing we sent is lost."""
         connection.finishing = True
         connection.engine.close()
-        if self._send(connection):
-            self._linger(connection)
-        else:
+        if not self._send(connection):
             self._watch(connection, _OUT)
+        elif connection.engine.peer_closed:
+            self._close(connection)  # the peer has said that it sends no more, so there is nothing to linger for
+        else:
+            self._linger(connection)
 
     def _expire(self, connection: Connection) -> None:
         """Idle for too long."""
@@ -406,7 +409,8 @@ class Server:
 
     def _linger(self, connection: Connection) -> None:
         self._abandon_key_operation(connection)
-        connection.sock.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(OSError):  # the peer has gone first: `_discard` finds out
+            connection.sock.shutdown(socket.SHUT_WR)
         self._lingering.add(connection, monotonic())
         self._discard(connection)
 
