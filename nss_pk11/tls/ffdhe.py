@@ -1,7 +1,7 @@
 """The finite-field Diffie-Hellman groups of RFC 7919: their primes, and agreement over them.
 
 The primes are computed from the RFC's own formula (appendix A) rather than copied:
-p = 2^b - 2^(b-64) + {[2^(b-130) e] + X} 2^64 - 1.  That takes under a millisecond for all three and leaves nothing to
+p = 2^b - 2^(b-64) + {[2^(b-130) e] + X} 2^64 - 1.  That takes a millisecond for all of them and leaves nothing to
 mistype.  The arithmetic on secrets is the library's, in constant time; OpenSSL knows these groups
 and draws the short exponents of RFC 7919 section 5.2 for them.
 
@@ -42,8 +42,11 @@ def _e(bits: int) -> int:
     return total >> 64
 
 
+_LONGEST = max(bits for bits, _ in _DEFINITIONS.values())
+_E = _e(_LONGEST - 130)
+
 PRIMES: dict[Group, int] = {
-    group: 2**bits - 2 ** (bits - 64) + ((_e(bits - 130) + x) << 64) - 1 for group, (bits, x) in _DEFINITIONS.items()
+    group: 2**bits - 2 ** (bits - 64) + (((_E >> (_LONGEST - bits)) + x) << 64) - 1 for group, (bits, x) in _DEFINITIONS.items()
 }
 SIZES: dict[Group, int] = {group: bits // 8 for group, (bits, _) in _DEFINITIONS.items()}  # length of p, in bytes
 
