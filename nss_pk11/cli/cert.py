@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from ..errors import CertificateError, NotFound
-from .options import Command, json_option, module_option, open_manager, pin_option, token_option
-from .output import Text, emit_json, note
+from .options import Command, json_option, module_option, open_manager, pin_option, token_option, yes_option
+from .output import Text, confirm, emit_json, note
 
 if TYPE_CHECKING:
     from ..pins import PinProvider
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 USAGES = ("server", "client", "both")
 
 
-@click.group(short_help="Make, request, import and list certificates.")
+@click.group(short_help="Make, request, import, list and delete certificates.")
 def cert() -> None:
-    """Make, request, import and list certificates."""
+    """Make, request, import, list and delete certificates."""
 
 
 def _subject_options(command: Command) -> Command:
@@ -49,6 +49,7 @@ def _out_option(command: Command) -> Command:
 @click.option("--import", "store", is_flag=True, help="Store it on the token, beside the key.")
 @module_option
 @pin_option
+@yes_option
 def self_signed(
     source: str,
     names: tuple[str, ...],
@@ -59,6 +60,7 @@ def self_signed(
     store: bool,
     modules: tuple[str, ...],
     pin: PinProvider | None,
+    yes: bool,
 ) -> None:
     """Make a certificate that its own key signs, for tests and for peers that pin it; PEM on stdout or in --out.
 
@@ -67,22 +69,20 @@ def self_signed(
       nss-pk11 cert self-signed "pkcs11:token=web;object=www" --name localhost --name 127.0.0.1 --import --pin env:PIN
       nss-pk11 cert self-signed key.pem --name localhost --out cert.pem
     """
+    from cryptography.hazmat.primitives.serialization import Encoding
+
     from ..slots import is_uri
+    from . import issue
     from .select import find_key, token_of
 
     _require_subject(names, subject)
     if store and not is_uri(source):
         raise click.UsageError("--import needs a key on a token")
     with open_manager(modules, source, pin=pin) as manager:
-        from cryptography.hazmat.primitives.serialization import Encoding
-
-        from . import issue
-
         key = find_key(manager, source, pin)
         made = issue.self_signed(key, names, now=datetime.now(UTC), days=days, subject=subject, usage=issue.Usage[usage])
         if store:
-            token_of(manager, key).import_certificate(made.public_bytes(Encoding.DER), key.label, key.id)
-            note(f"stored on token {key.token.label!r} as {key.label!r}")
+            _store(token_of(manager, key), (made.public_bytes(Encoding.DER),), key, None, yes=yes)
     _write(made.public_bytes(Encoding.PEM), out)
 
 
@@ -107,14 +107,13 @@ def request(
     Example:
       nss-pk11 cert request "pkcs11:token=web;object=www" --name www.example.com --out www.csr --pin env:PIN
     """
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    from . import issue
     from .select import find_key
 
     _require_subject(names, subject)
     with open_manager(modules, source, pin=pin) as manager:
-        from cryptography.hazmat.primitives.serialization import Encoding
-
-        from . import issue
-
         key = find_key(manager, source, pin)
         made = issue.request(key, names, subject=subject, usage=issue.Usage[usage])
     _write(made.public_bytes(Encoding.PEM), out)
@@ -127,10 +126,19 @@ def request(
 @click.option("--label", help="The label of the first certificate. [default: the key's, else the subject's common name]")
 @module_option
 @pin_option
+@yes_option
 def import_(
-    file: Path, key_uri: str | None, token: str | None, label: str | None, modules: tuple[str, ...], pin: PinProvider | None
+    file: Path,
+    key_uri: str | None,
+    token: str | None,
+    label: str | None,
+    modules: tuple[str, ...],
+    pin: PinProvider | None,
+    yes: bool,
 ) -> None:
-    """Store the certificates of FILE (PEM or DER; the leaf first, then its chain) on a token.
+    """Store the certificates of FILE (PEM or DER; a leaf with its chain) on a token.
+
+    An older certificate of the same key is replaced, after a confirmation.
 
     \b
     Examples:
@@ -154,7 +162,7 @@ def import_(
             chosen = find_token(manager, str(token))
             chosen.login(pin_for(token, pin))
             key = _key_of(chosen, chain[0])
-        _store(chosen, chain, key, label)
+        _store(chosen, chain, key, label, yes=yes)
 
 
 def _key_of(token: Token, der: bytes) -> PrivateKey | None:
@@ -170,13 +178,24 @@ def _key_of(token: Token, der: bytes) -> PrivateKey | None:
     return None
 
 
-def _store(token: Token, chain: tuple[bytes, ...], key: PrivateKey | None, label: str | None) -> None:
-    """The leaf beside its key (same CKA_ID: PKCS #11 section 4.5 links them so), the rest by their subjects' names."""
+def _store(token: Token, chain: tuple[bytes, ...], key: PrivateKey | None, label: str | None, *, yes: bool) -> None:
+    """The leaf beside its key (the same CKA_ID links them) in place of older ones, the rest by their subjects' names."""
+    present = token.certificates()
+    stored = {certificate.der for certificate in present}
+    older = [one for one in present if key is not None and key.id and one.id == key.id and one.der != chain[0]]
+    if key is not None and older:
+        what = "the certificate" if len(older) == 1 else f"{len(older)} certificates"
+        confirm(f"Replace {what} of key {key.label!r} on token {token.info.label!r}?", yes=yes)
     for i, der in enumerate(chain):
         owner = key if i == 0 else None
         name = (label if i == 0 else None) or (owner.label if owner else "") or _common_name(der)
+        if der in stored:
+            note(f"{_common_name(der)!r} is already on token {token.info.label!r}")
+            continue
         token.import_certificate(der, name, owner.id if owner else b"")
         note(f"stored {_common_name(der)!r} on token {token.info.label!r} as {name!r}")
+    for certificate in older:
+        token.delete(certificate)
 
 
 @cert.command("list", short_help="List the certificates of tokens.")
@@ -204,6 +223,33 @@ def list_certificates(modules: tuple[str, ...], token: str | None, pin: PinProvi
     text = Text()
     for record in records:
         show_certificate(text, record)
+
+
+@cert.command(short_help="Delete a certificate from its token.")
+@click.argument("uri", metavar="CERT-URI")
+@module_option
+@pin_option
+@yes_option
+def delete(uri: str, modules: tuple[str, ...], pin: PinProvider | None, yes: bool) -> None:
+    """Delete a certificate from its token.  Its key stays.
+
+    \b
+    Example:
+      nss-pk11 cert delete "pkcs11:token=web;object=www;type=cert" --pin env:PIN
+    """
+    from ..slots import is_uri
+    from .select import find_certificate, pin_for, require_type, token_of
+
+    if not is_uri(uri):
+        raise click.UsageError("a certificate to delete is named by its pkcs11: URI")
+    require_type(uri, "cert")
+    with open_manager(modules, uri, pin=pin) as manager:
+        found = find_certificate(manager, uri, pin)
+        holder = token_of(manager, found)
+        confirm(f"Delete certificate {found.label!r} from token {found.token.label!r}?", yes=yes)
+        holder.login(pin_for(uri, pin))
+        holder.delete(found)
+    note(f"deleted certificate {found.label!r} from token {found.token.label!r}")
 
 
 # --- files and names -------------------------------------------------------------------------------------------------

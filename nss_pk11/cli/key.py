@@ -139,10 +139,11 @@ def delete(uri: str, modules: tuple[str, ...], pin: PinProvider | None, yes: boo
       nss-pk11 key delete "pkcs11:token=web;object=www" --pin env:PIN
     """
     from ..slots import is_uri
-    from .select import find_key, token_of
+    from .select import find_key, require_type, token_of
 
     if not is_uri(uri):
         raise click.UsageError("a key to delete is named by its pkcs11: URI")
+    require_type(uri, "private")
     with open_manager(modules, uri, pin=pin) as manager:
         found = find_key(manager, uri, pin)
         confirm(f"Delete key {found.label!r} from token {found.token.label!r} for good?", yes=yes)

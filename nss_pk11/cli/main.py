@@ -60,7 +60,7 @@ SUBCOMMANDS = {
     "slots": Subcommand(".slots", "slots", "Show modules, slots, tokens, mechanisms, keys and certificates."),
     "token": Subcommand(".token", "token", "Initialise tokens."),
     "key": Subcommand(".key", "key", "Generate, list and delete keys."),
-    "cert": Subcommand(".cert", "cert", "Make, request, import and list certificates."),
+    "cert": Subcommand(".cert", "cert", "Make, request, import, list and delete certificates."),
     "serve": Subcommand(".serve", "serve", "Serve TLS with a key on a token or in a file."),
     "connect": Subcommand(".connect", "connect", "Connect to a TLS server and say what was negotiated."),
 }

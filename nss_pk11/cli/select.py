@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..errors import Ambiguous, ConfigurationError, NotFound
-from ..slots import PrivateKey, SlotManager, Token, Uri, is_uri
+from ..slots import PrivateKey, SlotManager, Token, TokenCertificate, Uri, is_uri
 
 if TYPE_CHECKING:
     from ..pins import PinProvider
@@ -44,9 +44,29 @@ def find_key(manager: SlotManager, source: str, pin: PinProvider | None) -> Priv
     return key
 
 
-def token_of(manager: SlotManager, key: PrivateKey) -> Token:
-    """The token that holds `key`."""
-    return next(token for token in manager.tokens() if token.info == key.token)
+def require_type(uri: str, kind: str) -> None:
+    """Refuse, before something is deleted, a URI that names an object of another type than `kind`.  Raises ConfigurationError.
+
+    Elsewhere a certificate's URI may stand for the key beside it; here that would delete what nobody named.
+    """
+    parsed = Uri.parse(uri)
+    if parsed.type not in (None, kind):
+        raise ConfigurationError(f"{parsed} names an object of type {parsed.type}, not {kind}")
+
+
+def find_certificate(manager: SlotManager, uri: str, pin: PinProvider | None) -> TokenCertificate:
+    """The one certificate that a URI names.  Raises NotFound, Ambiguous, PinError."""
+    found = manager.find_certificates(uri, pin)
+    if not found:
+        raise NotFound(f"{Uri.parse(uri)}: no such certificate", name="SEC_ERROR_UNKNOWN_CERT")
+    if len(found) > 1:
+        raise Ambiguous(f"{Uri.parse(uri)} names {len(found)} certificates: {', '.join(one.uri for one in found)}")
+    return found[0]
+
+
+def token_of(manager: SlotManager, item: PrivateKey | TokenCertificate) -> Token:
+    """The token that holds a key or certificate."""
+    return next(token for token in manager.tokens() if token.info == item.token)
 
 
 def named_tokens(manager: SlotManager, name: str | None) -> list[Token]:

@@ -114,6 +114,39 @@ def test_import_lays_the_certificate_beside_its_key(web: Command, key: Callable[
     assert record["uri"] in text.split()
 
 
+def test_a_newer_certificate_replaces_the_older_after_a_confirmation(web: Command, key: Callable[..., str]) -> None:
+    renew = ("cert", "self-signed", key(), *NAMES, "--import", "--pin", "env:PIN")
+    web(*renew)
+    (first,) = web.json("cert", "list", "--token", "web")
+    assert "Replace the certificate of key 'www'" in web.fails(2, *renew)
+    assert web.json("cert", "list", "--token", "web") == [first]
+    newer = x509.load_pem_x509_certificate(web(*renew, "--yes").stdout.encode())
+    (second,) = web.json("cert", "list", "--token", "web")
+    assert int(second["serial"], 16) == newer.serial_number != int(first["serial"], 16)
+
+
+def test_the_same_certificate_is_stored_once(web: Command, key: Callable[..., str], tmp_path: Path) -> None:
+    file, uri = tmp_path / "www.pem", key()
+    web("cert", "self-signed", uri, *NAMES, "--out", str(file), "--import", "--pin", "env:PIN")
+    assert "already on token" in web("cert", "import", str(file), "--key", uri, "--pin", "env:PIN").stderr
+    assert len(web.json("cert", "list", "--token", "web")) == 1
+
+
+def test_delete(web: Command, key: Callable[..., str]) -> None:
+    uri = key()
+    web("cert", "self-signed", uri, *NAMES, "--import", "--pin", "env:PIN")
+    (record,) = web.json("cert", "list", "--token", "web")
+    delete = ("cert", "delete", record["uri"], "--pin", "env:PIN")
+    assert "give --yes" in web.fails(2, *delete)
+    # Neither URI may delete the object that only lies beside the one it names.
+    assert "of type cert, not private" in web.fails(3, "key", "delete", record["uri"], "--pin", "env:PIN", "--yes")
+    assert "of type private, not cert" in web.fails(3, "cert", "delete", uri, "--pin", "env:PIN", "--yes")
+    web(*delete, "--yes")
+    assert web.json("cert", "list", "--token", "web") == []
+    assert len(web.json("key", "list", "--token", "web", "--pin", "env:PIN")) == 1
+    assert "no such certificate" in web.fails(4, *delete, "--yes")
+
+
 def issue_with_openssl(directory: Path, request: Path) -> tuple[Path, Path]:
     """An authority made by OpenSSL signs `request`: the leaf with its chain, and the root."""
     root, root_key, leaf, chain = (directory / name for name in ("root.pem", "root.key", "leaf.pem", "chain.pem"))
