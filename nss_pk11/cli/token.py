@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..errors import Ambiguous, ConfigurationError, NotFound, PinCancelled
+from ..errors import Ambiguous, ConfigurationError, NotFound, PinCancelled, PinError
 from .options import module_option, open_manager, pin_option, pin_provider, yes_option
 from .output import confirm, note
 
 if TYPE_CHECKING:
     from ..pins import PinProvider
-    from ..slots import Slot, SlotManager
+    from ..slots import Slot, SlotManager, Token
 
 
 @click.group(short_help="Initialise tokens.")
@@ -49,6 +49,7 @@ def init(
         in_use = "CKF_TOKEN_INITIALIZED" in present.flags
         if in_use:
             confirm(f"Erase token {present.info.label!r} in slot {slot.id} with all its keys?", yes=yes)
+            _spare_the_last_try(present, so_pin)
         so = _new_pin(so_pin, "security officer's PIN", twice=not in_use)
         user = _new_pin(pin, "user PIN", twice=True)
         present.initialise(label, so, user)
@@ -57,7 +58,7 @@ def init(
 
 def _choose_slot(manager: SlotManager, slot_id: int | None) -> Slot:
     """The slot with `slot_id`, or the first with a blank token.  Raises NotFound, Ambiguous."""
-    slots = [slot for slot in manager.slots() if slot.token is not None]
+    slots = [slot for slot in manager.slots() if slot.token is not None and slot.module.path]  # the internal one has none
     if slot_id is None:
         blank = [slot for slot in slots if slot.token and "CKF_TOKEN_INITIALIZED" not in slot.token.flags]
         if not blank:
@@ -71,6 +72,12 @@ def _choose_slot(manager: SlotManager, slot_id: int | None) -> Slot:
             f"several modules have a slot {slot_id}: {', '.join(slot.module.path for slot in found)}; name one with --module"
         )
     return found[0]
+
+
+def _spare_the_last_try(token: Token, so_pin: PinProvider | None) -> None:
+    """Only a person may risk the last try before the security officer is locked out.  Raises PinError."""
+    if "CKF_SO_PIN_FINAL_TRY" in token.flags and so_pin is not None and not so_pin.person:
+        raise PinError(f"token {token.info.label!r}: one more wrong PIN locks the security officer out: only a person may try")
 
 
 def _new_pin(source: PinProvider | None, what: str, *, twice: bool) -> str:

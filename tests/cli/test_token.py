@@ -55,6 +55,11 @@ def test_init_with_the_wrong_so_pin_leaves_the_token_as_it_was(web: Command) -> 
     assert [token["label"] for token in tokens(web) if token["initialised"]] == ["web"]
 
 
+def test_slot_by_id(command: Command) -> None:
+    command("token", "init", "--slot", "0", "--label", "web", "--so-pin", "env:SO_PIN", "--pin", "env:PIN")
+    assert [token["label"] for token in tokens(command) if token["initialised"]] == ["web"]
+
+
 def test_bad_init(command: Command) -> None:
     init = ("token", "init", "--so-pin", "env:SO_PIN", "--pin", "env:PIN")
     assert "at most 32 bytes" in command.fails(3, *init, "--label", "é" * 17)
