@@ -17,7 +17,7 @@ from ...errors import (
     MissingExtension,
     UnrecognizedName,
 )
-from .. import groups, selection, signatures
+from .. import groups, negotiation, selection, signatures
 from ..codepoints import ExtensionType, Group, HandshakeType, Version
 from ..config import ServerConfig
 from ..link import Flow, Link, Steps
@@ -89,7 +89,7 @@ class ServerHandshake:
         self.transcript.add(hello.raw)
         if X.early_data in hello.extensions:
             self.link.records.skip_early_data = MAX_SKIPPED_EARLY_DATA
-        self._negotiate_extensions(hello)
+        self.answers = negotiation.answer_client(hello, self.config, self.info)
         if self.session is None:
             self._choose_identity(hello)
         return hello
@@ -142,7 +142,7 @@ class ServerHandshake:
     def _send_hello_retry_request(self, hello: ClientHello, group: Group) -> None:
         self.transcript.add(hello.raw)
         self.transcript.replace_by_message_hash()
-        extensions: ext.Extensions = {X.supported_versions: b"\x03\x04", X.key_share: group.to_bytes(2, "big")}
+        extensions: ext.Extensions = {X.key_share: group.to_bytes(2, "big"), X.supported_versions: b"\x03\x04"}
         retry = ServerHello(0x0303, HELLO_RETRY_RANDOM, hello.session_id, self.suite.code, extensions).encode()
         self.transcript.add(retry)
         self.link.send(retry)
@@ -182,33 +182,6 @@ class ServerHandshake:
         if self.session.peer_chain:  # today's rules hold for yesterday's certificate
             yield VerifyPeer(self.session.peer_chain, "", b"", "client")
 
-    def _negotiate_extensions(self, hello: ClientHello) -> None:
-        """server_name, ALPN, record_size_limit and max_fragment_length: checked for all, answered in EncryptedExtensions."""
-        extensions, info = hello.extensions, self.info
-        self.answers: ext.Extensions = {}
-        if X.server_name in extensions:
-            info.server_name = ext.decode_server_name(extensions[X.server_name])
-            self.answers[X.server_name] = b""
-        if X.application_layer_protocol_negotiation in extensions:
-            offered = ext.decode_alpn(extensions[X.application_layer_protocol_negotiation])
-            if self.config.alpn:
-                info.alpn = selection.choose_protocol(self.config.alpn, offered)
-                self.answers[X.application_layer_protocol_negotiation] = ext.encode_alpn((info.alpn,))
-        if X.record_size_limit in extensions:
-            limit = ext.decode_u16(extensions[X.record_size_limit])
-            if limit < 64:
-                raise IllegalParameter(
-                    f"record_size_limit {limit} (RFC 8449 section 4)", name="SSL_ERROR_RX_MALFORMED_CLIENT_HELLO"
-                )
-            info.record_size_limit = min(limit - 1, 16384)  # the limit counts the content type
-            self.answers[X.record_size_limit] = (self.config.record_size_limit + 1).to_bytes(2, "big")
-        elif X.max_fragment_length in extensions:
-            code = ext.decode_u8(extensions[X.max_fragment_length])
-            if code not in ext.MAX_FRAGMENT_LENGTHS:
-                raise IllegalParameter(f"max_fragment_length {code}", name="SSL_ERROR_RX_MALFORMED_CLIENT_HELLO")
-            info.record_size_limit = ext.MAX_FRAGMENT_LENGTHS[code]
-            self.answers[X.max_fragment_length] = extensions[X.max_fragment_length]
-
     def _choose_identity(self, hello: ClientHello) -> None:
         """Before anything is sent, so that a refusal is one plain alert."""
         extensions, name = hello.extensions, self.info.server_name
@@ -227,9 +200,9 @@ class ServerHandshake:
         """Section 4.1.3; from here on everything is encrypted."""
         link, info = self.link, self.info
         share, shared_secret = groups.respond(self.group, self.shares[self.group])
-        extensions: ext.Extensions = {X.supported_versions: b"\x03\x04", X.key_share: ext.encode_key_share(self.group, share)}
-        if self.session is not None:
-            extensions[X.pre_shared_key] = self.psk_index.to_bytes(2, "big")
+        extensions: ext.Extensions = {} if self.session is None else {X.pre_shared_key: self.psk_index.to_bytes(2, "big")}
+        extensions[X.key_share] = ext.encode_key_share(self.group, share)
+        extensions[X.supported_versions] = b"\x03\x04"
         random = self.config.random(32)
         raw = ServerHello(0x0303, random, hello.session_id, self.suite.code, extensions).encode()
         self.transcript.add(raw)
