@@ -31,6 +31,10 @@ class Transcript:
         if not keep:
             self.raw = bytearray()
 
+    def forget_messages(self) -> None:
+        """No signature over the messages themselves will be needed any more."""
+        self.keep, self.raw = False, bytearray()
+
     def digest(self, more: bytes = b"") -> bytes:
         """The hash so far; with `more`, as if that had been added too (PSK binders)."""
         assert self._hash is not None

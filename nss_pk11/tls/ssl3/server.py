@@ -1,11 +1,267 @@
+"""The handshake of TLS 1.2, server side (RFC 5246 section 7.3), top to bottom.
+
+`ServerHandshake.run` is the flow, full or abbreviated; each method is one step of it.  Waits are `yield`ed: messages from the
+client, signatures and decryptions from a token, sessions from the driver's cache, verdicts on a certificate.
+"""
+
+from __future__ import annotations
+
+from hmac import compare_digest
+
+from cryptography.x509 import Certificate
+
+from ...errors import CertificateRequired, DecodeError, DecryptError, UnrecognizedName
+from .. import negotiation, selection, signatures
+from ..codepoints import ExtensionType, HandshakeType, SignatureScheme, Version
+from ..config import ServerConfig
+from ..events import StoreSession
 from ..link import Flow, Link
-from typing import Any
+from ..messages import certificate as certificates
+from ..messages import extensions as ext
+from ..messages import ticket as tickets
+from ..messages import tls12
+from ..messages.hello import DOWNGRADE_TLS11, DOWNGRADE_TLS12, ClientHello, ServerHello, message
+from ..session import Session
+from ..suites import BY_CODE, Suite
+from ..transcript import Transcript
+from ..waits import CHANGE_CIPHER_SPEC, Receive, Sign, VerifyPeer
+from . import keyexchange, renegotiation, resumption
+from .choice import Choice, Offer, choose
+from .secrets import Secrets
+
+X = ExtensionType
+H = HandshakeType
 
 
 class ServerHandshake:
-    def __init__(self, link: Link, *rest: Any) -> None:
-        pass
+    """One handshake.  Attributes appear as the flow learns them."""
 
-    def run(self, hello: Any) -> Flow:
-        raise NotImplementedError
-        yield
+    def __init__(self, link: Link, config: ServerConfig) -> None:
+        self.link, self.config, self.info = link, config, link.info
+        assert link.info.version is not None
+        self.version: Version = link.info.version
+        self.transcript = Transcript()
+        self.session: Session | None = None  # the one being resumed
+        self.session_id = b""
+        self.client_leaf: Certificate | None = None
+
+    def run(self, hello: ClientHello) -> Flow:
+        self._read_client_hello(hello)
+        yield from self._find_session(hello)
+        if self.session is None:
+            yield from self._full_handshake(hello)
+        else:
+            yield from self._abbreviated_handshake(hello, self.session)
+        self.link.complete()
+        yield from renegotiation.refuse(self.link, H.client_hello)
+
+    def _full_handshake(self, hello: ClientHello) -> Flow:
+        """RFC 5246 section 7.3, figure 1."""
+        self._choose_parameters(hello)
+        self._send_server_hello(hello)
+        self._send_certificate()
+        yield from self._send_server_key_exchange()
+        self._send_certificate_request()
+        self._send(tls12.SERVER_HELLO_DONE)
+        yield from self._receive_client_certificate()
+        yield from self._receive_client_key_exchange()
+        yield from self._receive_certificate_verify()
+        yield from self._receive_finished()
+        self._send_ticket()
+        self._send_finished()
+        self._store_session()
+
+    def _abbreviated_handshake(self, hello: ClientHello, session: Session) -> Flow:
+        """RFC 5246 section 7.3, figure 2.  No new ticket: the one at hand is as good as it was."""
+        self._take_up_session(hello, session)
+        self._send_server_hello(hello)
+        self._use_secrets(Secrets(self.suite, session.secret, hello.random, self.random))
+        self._send_finished()
+        yield from self._receive_finished()
+
+    # --- parameters ----------------------------------------------------------------------------------------------------
+
+    def _read_client_hello(self, hello: ClientHello) -> None:
+        self.transcript.add(hello.raw)
+        self.offer = Offer.of(hello)
+        self.answers = negotiation.answer_client(hello, self.config, self.info)
+        name = self.info.server_name
+        if name and self.config.refuse_unknown_names and not selection.knows(self.config, name):
+            raise UnrecognizedName(f"no identity is named {name}")
+
+    def _find_session(self, hello: ClientHello) -> Flow:
+        found = yield from resumption.find(self.config, hello, self.offer, self.info.server_name, self.version)
+        if found is not None and found.peer_chain:  # today's rules hold for yesterday's certificate
+            yield VerifyPeer(found.peer_chain, "", b"", "client")
+        self.session = found
+
+    def _choose_parameters(self, hello: ClientHello) -> None:
+        choice: Choice = choose(self.config, self.offer, self.info.server_name, self.version)
+        self._use_suite(choice.suite)
+        self.identity, self.scheme = choice.identity, choice.scheme
+        info = self.info
+        info.identity, info.signature_scheme, info.group = choice.identity, choice.scheme, choice.group
+        self.key_exchange = keyexchange.for_server(choice.suite, choice.identity, choice.group, hello, self.config)
+        self.sends_ticket = self.config.tickets is not None and self.offer.ticket is not None
+        if self.config.session_ids and not self.sends_ticket:
+            self.session_id = self.config.random(32)
+        self.sends_status = self.offer.wants_ocsp and bool(choice.identity.ocsp)
+        if self.sends_ticket:
+            self.answers[X.session_ticket] = b""
+        if self.sends_status:
+            self.answers[X.status_request] = b""
+
+    def _take_up_session(self, hello: ClientHello, session: Session) -> None:
+        self._use_suite(BY_CODE[session.suite])
+        if not self.offer.ticket:
+            self.link.session_id = hello.session_id
+        self.info.resumed, self.info.peer_chain = True, session.peer_chain
+        self.answers.pop(X.server_name, None)  # RFC 6066 section 3
+        self.transcript.forget_messages()
+
+    def _use_suite(self, suite: Suite) -> None:
+        info, offer = self.info, self.offer
+        self.suite = info.suite = suite
+        self.transcript.use(suite.hash, keep=self.config.client_auth != "none")
+        info.extended_master_secret = offer.extended_master_secret
+        info.encrypt_then_mac = offer.encrypt_then_mac and self.config.encrypt_then_mac and suite.cipher.kind == "cbc"
+
+    # --- the server's flight -------------------------------------------------------------------------------------------
+
+    def _send(self, raw: bytes) -> None:
+        self.transcript.add(raw)
+        self.link.send(raw)
+
+    def _send_server_hello(self, hello: ClientHello) -> None:
+        """RFC 5246 section 7.4.1.3."""
+        info, answers, records = self.info, self.answers, self.link.records
+        if self.offer.secure_renegotiation:
+            answers[X.renegotiation_info] = ext.encode_renegotiation_info(b"")
+        if info.extended_master_secret:
+            answers[X.extended_master_secret] = b""
+        if info.encrypt_then_mac:
+            answers[X.encrypt_then_mac] = b""
+        if self.offer.point_formats and self.suite.key_exchange.startswith("ecdhe"):
+            answers[X.ec_point_formats] = ext.encode_u8_list((0,))
+        self.random = self.config.random(32)
+        if self.config.max_version > self.version:
+            self.random = self.random[:24] + _downgrade_sentinel(self.version)
+        session_id = hello.session_id if self.session is not None else self.session_id
+        self._send(ServerHello(self.version, self.random, session_id, self.suite.code, answers).encode())
+        self.link.randoms = hello.random + self.random
+        if X.max_fragment_length in answers:  # at once, in both directions (RFC 6066 section 4)
+            records.send_limit = records.receive_limit = info.record_size_limit
+
+    def _send_certificate(self) -> None:
+        self._send(certificates.encode_certificate12(self.identity.chain))
+        if self.sends_status:
+            self._send(tls12.encode_certificate_status(self.identity.ocsp))
+
+    def _send_server_key_exchange(self) -> Flow:
+        """RFC 5246 section 7.4.3: ephemeral parameters under the token's signature; nothing for RSA."""
+        parameters = self.key_exchange.parameters
+        if parameters:
+            assert self.scheme is not None
+            signature = yield Sign(self.identity, self.scheme, self.link.randoms + parameters)
+            self._send(tls12.encode_server_key_exchange(parameters, self.scheme, signature))
+
+    def _send_certificate_request(self) -> None:
+        """RFC 5246 section 7.4.4."""
+        if self.config.client_auth != "none":
+            schemes = tuple(scheme for scheme in self.config.schemes if signatures.allowed_in(scheme, self.version))
+            self._send(tls12.encode_request((tls12.RSA_SIGN, tls12.ECDSA_SIGN), schemes, self.config.authorities))
+
+    # --- the client's flight -------------------------------------------------------------------------------------------
+
+    def _receive_client_certificate(self) -> Flow:
+        if self.config.client_auth == "none":
+            return
+        raw = yield Receive(H.certificate)
+        self.transcript.add(raw)
+        chain = certificates.decode_certificate12(raw)
+        if not chain:
+            if self.config.client_auth == "require":
+                raise CertificateRequired("client sent no certificate")
+            self.transcript.forget_messages()
+            return
+        self.client_leaf = signatures.load_leaf(chain)
+        yield VerifyPeer(chain, "", b"", "client")
+        self.info.peer_chain = chain
+
+    def _receive_client_key_exchange(self) -> Flow:
+        """RFC 5246 section 7.4.7, and the master secret."""
+        raw = yield Receive(H.client_key_exchange)
+        premaster = yield from self.key_exchange.receive(raw)
+        self.transcript.add(raw)
+        session_hash = self.transcript.digest() if self.info.extended_master_secret else None
+        self._use_secrets(Secrets.agree(self.suite, premaster, self.info.client_random, self.random, session_hash))
+
+    def _use_secrets(self, secrets: Secrets) -> None:
+        self.secrets = secrets
+        self.link.exporter_secret = secrets.master
+        self.link.log_secret("CLIENT_RANDOM", secrets.master)
+        self.read_keys, self.write_keys = secrets.protections(self.info.encrypt_then_mac, self.config.random)
+
+    def _receive_certificate_verify(self) -> Flow:
+        """RFC 5246 section 7.4.8: over all messages so far."""
+        if self.client_leaf is None:
+            return
+        raw = yield Receive(H.certificate_verify)
+        scheme, signature = certificates.decode_verify(raw)
+        signed = bytes(self.transcript.raw)
+        signatures.verify(scheme, self.config.schemes, self.client_leaf, self.version, signature, signed)
+        self.info.client_signature_scheme = SignatureScheme(scheme)
+        self.transcript.forget_messages()
+        self.transcript.add(raw)
+
+    def _receive_finished(self) -> Flow:
+        """RFC 5246 sections 7.1 and 7.4.9."""
+        yield Receive(CHANGE_CIPHER_SPEC)
+        self.link.change_read_key(self.read_keys)
+        if X.record_size_limit in self.answers:  # holds for protected records (RFC 8449 section 4)
+            self.link.records.receive_limit = self.config.record_size_limit
+        raw = yield Receive(H.finished)
+        expected = self.secrets.finished(False, self.transcript.digest())
+        if len(raw) != 4 + len(expected):
+            raise DecodeError(f"Finished of {len(raw) - 4} bytes", name="SSL_ERROR_RX_MALFORMED_FINISHED")
+        if not compare_digest(raw[4:], expected):
+            raise DecryptError("client's Finished does not verify")
+        self.transcript.add(raw)
+        self.link.finished = self.link.finished or expected
+
+    # --- the end -------------------------------------------------------------------------------------------------------
+
+    def _send_finished(self) -> None:
+        link = self.link
+        link.send_change_cipher_spec()
+        link.change_write_key(self.write_keys)
+        link.records.send_limit = self.info.record_size_limit
+        verify_data = self.secrets.finished(True, self.transcript.digest())
+        self._send(message(H.finished, verify_data))
+        link.finished = link.finished or verify_data
+
+    def _state(self, lifetime: int) -> bytes:
+        """What a ticket or cache entry holds; `lifetime` in seconds."""
+        info = self.info
+        return Session(
+            self.version, self.suite.code, self.secrets.master, self.config.clock(), lifetime,
+            extended_master_secret=info.extended_master_secret, encrypt_then_mac=info.encrypt_then_mac,
+            server_name=info.server_name, alpn=info.alpn, peer_chain=info.peer_chain, context=self.config.context,
+        ).encode()  # fmt: skip
+
+    def _send_ticket(self) -> None:
+        """RFC 5077 section 3.3."""
+        if self.sends_ticket:
+            assert self.config.tickets is not None
+            lifetime = self.config.tickets.lifetime
+            self._send(tickets.encode_ticket12(lifetime, self.config.tickets.seal(self._state(lifetime))))
+
+    def _store_session(self) -> None:
+        if self.session_id:
+            self.link.session_id = self.session_id
+            self.link.emit(StoreSession(self.session_id, self._state(self.config.session_lifetime)))
+
+
+def _downgrade_sentinel(version: Version) -> bytes:
+    """RFC 8446 section 4.1.3."""
+    return DOWNGRADE_TLS12 if version == Version.tls1_2 else DOWNGRADE_TLS11

@@ -1,0 +1,174 @@
+"""What a client offers below TLS 1.3, checked, and what a server chooses from it: suite, identity, scheme and group at once.
+
+They hang together: a suite needs an identity whose key its key exchange can use, which the client can verify, and often a
+group in common.  Pure functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from ...errors import HandshakeFailure, IllegalParameter, InsufficientSecurity
+from .. import selection
+from ..codepoints import ExtensionType, Group, SignatureScheme, Version
+from ..config import Identity, ServerConfig
+from ..groups import FINITE_FIELDS, TLS12_CURVES
+from ..messages import extensions as ext
+from ..messages.hello import ClientHello
+from ..suites import EMPTY_RENEGOTIATION_INFO_SCSV, Suite
+
+X = ExtensionType
+_FFDHE_CODES = range(0x0100, 0x0200)  # reserved for finite fields, known or not (RFC 7919 section 2)
+
+
+@dataclass(frozen=True)
+class Offer:
+    """`groups`: None where the client names none; `ticket`: None where it has no use for tickets."""
+
+    suites: tuple[int, ...]
+    groups: tuple[int, ...] | None
+    schemes: tuple[int, ...]
+    extended_master_secret: bool
+    encrypt_then_mac: bool
+    secure_renegotiation: bool
+    point_formats: bool
+    ticket: bytes | None
+    wants_ocsp: bool
+
+    @classmethod
+    def of(cls, hello: ClientHello) -> Offer:
+        """Raises DecodeError, IllegalParameter or HandshakeFailure for what no client may send (RFC 5246 section 7.4.1)."""
+        extensions = hello.extensions
+        if 0 not in hello.compression:
+            raise IllegalParameter("client does not offer to leave data uncompressed", name="SSL_ERROR_RX_MALFORMED_CLIENT_HELLO")
+        for kind in (X.extended_master_secret, X.encrypt_then_mac):
+            ext.require_empty(extensions.get(kind, b""))
+        if X.ec_point_formats in extensions and 0 not in ext.decode_u8_list(extensions[X.ec_point_formats]):
+            raise IllegalParameter("client does not take uncompressed points (RFC 8422 section 5.1.2)")
+        if X.renegotiation_info in extensions and ext.decode_renegotiation_info(extensions[X.renegotiation_info]):
+            # RFC 5746 section 3.6
+            raise HandshakeFailure("first handshake claims to be another", name="SSL_ERROR_BAD_HANDSHAKE_HASH_VALUE")
+        return cls(
+            suites=hello.suites,
+            groups=ext.decode_u16_list(extensions[X.supported_groups]) if X.supported_groups in extensions else None,
+            schemes=ext.decode_u16_list(extensions[X.signature_algorithms]) if X.signature_algorithms in extensions else (),
+            extended_master_secret=X.extended_master_secret in extensions,
+            encrypt_then_mac=X.encrypt_then_mac in extensions,
+            secure_renegotiation=X.renegotiation_info in extensions or EMPTY_RENEGOTIATION_INFO_SCSV in hello.suites,
+            point_formats=X.ec_point_formats in extensions,
+            ticket=extensions.get(X.session_ticket),
+            wants_ocsp=X.status_request in extensions and ext.decode_status_request(extensions[X.status_request]),
+        )
+
+
+@dataclass(frozen=True)
+class Choice:
+    """`scheme`: None where the identity decrypts; `group`: None for RSA key exchange."""
+
+    suite: Suite
+    identity: Identity
+    scheme: SignatureScheme | None
+    group: Group | None
+
+
+# Key exchange -> what the identity must do, and the kind of group it needs.
+_NEEDS: dict[str, tuple[str, str]] = {
+    "ecdhe_ecdsa": ("ecdsa", "curve"),
+    "ecdhe_rsa": ("rsa", "curve"),
+    "dhe_rsa": ("rsa", "finite field"),
+    "rsa": ("decrypt", ""),
+}
+
+
+def usable_suites(config: ServerConfig, offer: Offer, version: Version) -> list[Suite]:
+    """Suites both sides enable for `version`, best first."""
+    ours = [suite for suite in config.usable_suites() if suite.min_version <= version <= suite.max_version]
+    if config.prefer_own_order:
+        return [suite for suite in ours if suite.code in offer.suites]
+    by_code = {suite.code: suite for suite in ours}
+    return [by_code[code] for code in offer.suites if code in by_code]
+
+
+def choose(config: ServerConfig, offer: Offer, server_name: str, version: Version) -> Choice:
+    """The best suite that an identity and a group can be found for.
+
+    An identity named for `server_name` comes before a better suite; between suites that differ in their signature alone the
+    identity decides that is cheapest to sign with.  Raises HandshakeFailure where nothing fits, InsufficientSecurity where only
+    the client's finite fields stand in the way (RFC 7919 section 4).
+    """
+    suites = usable_suites(config, offer, version)
+    groups = {"curve": _choose_curve(config, offer), "finite field": _choose_finite_field(config, offer), "": None}
+    named = [i for i in config.identities if any(selection.matches(server_name, pattern) for pattern in i.names)]
+    for identities in (named, config.identities) if server_name and named else (config.identities,):
+        authenticators = _authenticators(identities, offer, server_name, version)
+        found = [
+            Choice(suite, *authenticators[proof], groups[kind])
+            for suite in suites
+            for proof, kind in (_NEEDS[suite.key_exchange],)
+            if proof in authenticators and (not kind or groups[kind] is not None)
+        ]
+        if found:
+            return _cheapest(found) if config.prefer_own_order else found[0]
+    if any(suite.key_exchange == "dhe_rsa" for suite in suites) and _names_finite_field(offer) and not groups["finite field"]:
+        raise InsufficientSecurity("client takes none of our Diffie-Hellman groups", name="SSL_ERROR_NO_CYPHER_OVERLAP")
+    raise HandshakeFailure(
+        "no cipher suite in common that our certificates and groups allow" if suites else "no cipher suite in common"
+    )
+
+
+def _cheapest(found: Sequence[Choice]) -> Choice:
+    best = found[0].suite
+    equal = [c for c in found if c.scheme and (c.suite.cipher, c.suite.mac, c.suite.hash) == (best.cipher, best.mac, best.hash)]
+    same_kind = [c for c in equal if _NEEDS[c.suite.key_exchange][1] == _NEEDS[best.key_exchange][1]]
+    return min(same_kind, key=lambda choice: choice.identity.cost, default=found[0])
+
+
+def _choose_curve(config: ServerConfig, offer: Offer) -> Group | None:
+    """A client that names no groups is taken to know P-256 (RFC 8422 section 4 leaves the choice to the server)."""
+    theirs: Iterable[int] = offer.groups if offer.groups is not None else (Group.secp256r1,)
+    return _first_common(config, [group for group in theirs if group in TLS12_CURVES])
+
+
+def _choose_finite_field(config: ServerConfig, offer: Offer) -> Group | None:
+    """RFC 7919 section 4: one the client names; ffdhe2048 for a client that names none at all."""
+    if not _names_finite_field(offer):
+        return Group.ffdhe2048 if Group.ffdhe2048 in config.groups else None
+    return _first_common(config, [group for group in offer.groups or () if group in FINITE_FIELDS])
+
+
+def _names_finite_field(offer: Offer) -> bool:
+    return any(group in _FFDHE_CODES for group in offer.groups or ())
+
+
+def _first_common(config: ServerConfig, theirs: Sequence[int]) -> Group | None:
+    if config.prefer_own_order:
+        return next((group for group in config.groups if group in theirs), None)
+    return next((Group(group) for group in theirs if group in config.groups), None)
+
+
+def _authenticators(
+    identities: Sequence[Identity], offer: Offer, server_name: str, version: Version
+) -> dict[str, tuple[Identity, SignatureScheme | None]]:
+    """For each way of authentication ("rsa", "ecdsa", "decrypt") that is possible, the identity to use and its scheme.
+
+    An EC certificate's curve must be one the client names (RFC 8422 section 5.1).
+    """
+    found: dict[str, tuple[Identity, SignatureScheme | None]] = {}
+    for way in ("rsa", "ecdsa"):
+        schemes = [scheme for scheme in offer.schemes if signs_as(scheme) == way]
+        fitting = [i for i in identities if i.curve is None or offer.groups is None or i.curve in offer.groups]
+        if schemes and any(selection.usable_scheme(identity, schemes, version) for identity in fitting):
+            found[way] = selection.choose_identity(fitting, server_name, schemes, version)
+    decrypting = [identity for identity in identities if identity.can_decrypt]
+    if decrypting:
+        found["decrypt"] = min(decrypting, key=lambda identity: identity.cost), None
+    return found
+
+
+def signs_as(scheme: int) -> str:
+    """ "rsa" or "ecdsa", the suites a scheme belongs to; "" for an unknown one."""
+    try:
+        return "rsa" if SignatureScheme(scheme).name.startswith("rsa") else "ecdsa"
+    except ValueError:
+        return ""

@@ -1,0 +1,228 @@
+"""Drives engines in this process: answers their operations with software keys and shuttles bytes to whoever is the peer.
+
+The peer is another engine, Python's `ssl` over memory BIOs, or a test that writes messages itself.  No sockets, no threads.
+Keys are `cryptography`'s: what is tested here is the protocol; keys in tokens are tested where sockets are.
+"""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, padding
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
+
+from nss_pk11.errors import AlertReceived, NSPRError
+from nss_pk11.tls.codepoints import Group, SignatureScheme, Version
+from nss_pk11.tls.config import Identity
+from nss_pk11.tls.engine import Engine
+from nss_pk11.tls.events import Data, ForgetSession, NewSession, StoreSession
+from nss_pk11.tls.session import Session
+from nss_pk11.tls.signatures import allowed_in, fits, key_kind
+from nss_pk11.tls.waits import ChooseClientIdentity, Decrypt, LookupSession, Operation, Sign, VerifyPeer
+
+from .pki import Credential
+
+_HASHES: dict[str, hashes.HashAlgorithm] = {
+    name: getattr(hashes, name.upper())() for name in ("sha1", "sha256", "sha384", "sha512")
+}
+
+
+def identity(credential: Credential, *, ocsp: bytes = b"", cost: float = 0.0) -> Identity:
+    """An engine's identity of a credential with a key in a file; it can do whatever its kind of key can."""
+    leaf, issuer = credential.certificate, credential.authority.certificate
+    kind = key_kind(leaf)
+    both = (Version.tls1_3, Version.tls1_2)
+    names: list[str] = []
+    for extension in leaf.extensions:
+        if isinstance(extension.value, x509.SubjectAlternativeName):
+            names = extension.value.get_values_for_type(x509.DNSName)
+    return Identity(
+        chain=(leaf.public_bytes(Encoding.DER), issuer.public_bytes(Encoding.DER)),
+        # As `net.identity`: a curve's own scheme only, whatever the version.
+        schemes=tuple(s for s in SignatureScheme if fits(s, kind, both[0] if allowed_in(s, both[0]) else both[1])),
+        key=load_pem_private_key(credential.key_file.read_bytes(), None),
+        can_decrypt=kind == "rsa",
+        names=tuple(names),
+        cost=cost,
+        ocsp=ocsp,
+        curve=Group[kind] if kind.startswith("secp") else None,
+        issuers=(leaf.issuer.public_bytes(), issuer.issuer.public_bytes()),
+    )
+
+
+def sign(key: Any, scheme: SignatureScheme, message: bytes) -> bytes:
+    family, _, name = scheme.name.rpartition("_")
+    if family.startswith("rsa_pss"):
+        return bytes(key.sign(message, padding.PSS(padding.MGF1(_HASHES[name]), _HASHES[name].digest_size), _HASHES[name]))
+    if family.startswith("rsa"):
+        return bytes(key.sign(message, padding.PKCS1v15(), _HASHES[name]))
+    if family.startswith("ecdsa"):
+        return bytes(key.sign(message, ec.ECDSA(_HASHES[name])))
+    return bytes(key.sign(message))
+
+
+class Peer(Protocol):
+    """One end of a connection."""
+
+    def take(self, data: bytes) -> None:
+        """Bytes from the other end."""
+
+    def give(self) -> bytes:
+        """Bytes for the other end, and forgets them."""
+
+
+@dataclass
+class Driver:
+    """An engine with everything it asks for.  Errors are kept in `error`, as they end the connection and not the test.
+
+    `cache`: server sessions by id; `refuse`: what VerifyPeer fails with; `operations`, `received`, `sessions`: what was seen;
+    `chunk`: how many bytes at a time the engine gets, 0 for all.
+    """
+
+    engine: Engine
+    cache: dict[bytes, bytes] = field(default_factory=dict)
+    refuse: NSPRError | None = None
+    chunk: int = 0
+    operations: list[Operation] = field(default_factory=list)
+    events: list[object] = field(default_factory=list)
+    received: bytearray = field(default_factory=bytearray)
+    sessions: list[Session] = field(default_factory=list)
+    error: NSPRError | None = None
+
+    def __post_init__(self) -> None:
+        self.engine.start()
+
+    def take(self, data: bytes) -> None:
+        step = self.chunk or len(data)
+        for start in range(0, len(data), step or 1):
+            if self.error is None:
+                self._guard(self.engine.receive_data, data[start : start + step])
+                self._settle()
+
+    def give(self) -> bytes:
+        return bytes(self.engine.data_to_send())
+
+    def _guard(self, step: Any, *arguments: Any) -> None:
+        try:
+            step(*arguments)
+        except NSPRError as error:
+            self.error = error
+
+    def _settle(self) -> None:
+        """Answer operations until none is pending."""
+        while events := self.engine.events():
+            for event in events:
+                self.events.append(event)
+                if isinstance(event, Operation):
+                    self.operations.append(event)
+                    self._answer(event)
+                elif isinstance(event, Data):
+                    self.received += event.data
+                elif isinstance(event, NewSession):
+                    self.sessions.append(event.session)
+                elif isinstance(event, StoreSession):
+                    self.cache[event.session_id] = event.state
+                elif isinstance(event, ForgetSession):
+                    self.cache.pop(event.session_id, None)
+
+    def _answer(self, operation: Operation) -> None:
+        if isinstance(operation, VerifyPeer) and self.refuse is not None:
+            self._guard(self.engine.fail, operation, self.refuse)
+        else:
+            self._guard(self.engine.complete, operation, self._result(operation))
+
+    def _result(self, operation: Operation) -> object:
+        if isinstance(operation, Sign):
+            return sign(operation.identity.key, operation.scheme, operation.message)
+        if isinstance(operation, Decrypt):
+            key: Any = operation.identity.key
+            try:
+                return key.decrypt(operation.ciphertext, padding.PKCS1v15())
+            except ValueError:
+                return None
+        if isinstance(operation, LookupSession):
+            return self.cache.get(operation.session_id)
+        if isinstance(operation, ChooseClientIdentity):
+            return operation.identities[0]
+        assert isinstance(operation, VerifyPeer)
+        return None
+
+    @property
+    def alert(self) -> int | None:
+        """The fatal alert the other end sent, if that is what ended the connection."""
+        return self.error.alert if isinstance(self.error, AlertReceived) else None
+
+
+class Stdlib:
+    """Python's `ssl` (the system's OpenSSL) over memory BIOs."""
+
+    def __init__(self, context: ssl.SSLContext, *, server: bool, name: str | None = None, session: Any = None) -> None:
+        self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.ssl = context.wrap_bio(self._in, self._out, server_side=server, server_hostname=name, session=session)
+        self.received = bytearray()
+        self.complete = False
+        self.error: ssl.SSLError | None = None
+        if not server:
+            self.take(b"")
+
+    def take(self, data: bytes) -> None:
+        self._in.write(data)
+        try:
+            if not self.complete:
+                self.ssl.do_handshake()
+                self.complete = True
+            while chunk := self.ssl.read(65536):
+                self.received += chunk
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLError as error:
+            self.error = error
+
+    def give(self) -> bytes:
+        return self._out.read()
+
+    def send(self, data: bytes) -> None:
+        self.ssl.write(data)
+
+
+def exchange(a: Peer, b: Peer) -> None:
+    """Shuttle bytes both ways until both are silent."""
+    while True:
+        to_b, to_a = a.give(), b.give()
+        if not to_b and not to_a:
+            return
+        if to_b:
+            b.take(to_b)
+        if to_a:
+            a.take(to_a)
+
+
+def server_context(credential: Credential, *, ciphers: str = "ALL:@SECLEVEL=0", tls13: bool = False) -> ssl.SSLContext:
+    """OpenSSL as a server."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(credential.chain_file, credential.key_file)
+    _limit(context, ciphers, tls13)
+    return context
+
+
+def client_context(
+    ca_file: Path, *, ciphers: str = "ALL:@SECLEVEL=0", tls13: bool = False, credential: Credential | None = None
+) -> ssl.SSLContext:
+    """OpenSSL as a client."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(ca_file)
+    if credential is not None:
+        context.load_cert_chain(credential.chain_file, credential.key_file)
+    _limit(context, ciphers, tls13)
+    return context
+
+
+def _limit(context: ssl.SSLContext, ciphers: str, tls13: bool) -> None:
+    context.set_ciphers(ciphers)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.maximum_version = ssl.TLSVersion.TLSv1_3 if tls13 else ssl.TLSVersion.TLSv1_2
