@@ -9,12 +9,11 @@ import pytest
 
 from nss_pk11 import pins
 from nss_pk11.certs import Trust
-from nss_pk11.net.identity import load_identity
+from nss_pk11.net.identity import key_of, load_identity
 from nss_pk11.slots import SlotManager
 
 from ..support.peers.table import ServerPool
 from ..support.pki import PKI, Credential
-from ..support.softhsm import PIN, SoftHSM
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,20 +21,20 @@ if TYPE_CHECKING:
 
     from nss_pk11.tls.config import Identity
 
-    from ..support.softhsm import TokenOnDisk
+    from ..support.softhsm import SoftHSM, TokenOnDisk
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("interop")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def pki(directory: Path) -> PKI:
     return PKI(directory / "pki")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def trust(pki: PKI) -> Trust:
     return Trust.from_file(pki.ca_file)
 
@@ -66,29 +65,44 @@ class Keyring:
         if credential.name not in self._identities:
             assert credential.token_key
             uri = credential.token_key.uri
-            self._identities[credential.name] = load_identity(self.manager, uri, chain=credential.chain_file)
+            pin = pins.value(self.token.pin)  # the manager's own provider would serve the first token only
+            self._identities[credential.name] = load_identity(self.manager, uri, chain=credential.chain_file, pins=pin)
         return self._identities[credential.name]
 
+    def operations(self, kind: str) -> int:
+        """Signatures and decryptions the key has done so far."""
+        return key_of(self.identity(kind)).operations
 
-@pytest.fixture(scope="session")
-def manager(softhsm: SoftHSM) -> Iterator[SlotManager]:
-    with SlotManager(pins.value(PIN)) as manager:
+
+@pytest.fixture(scope="package")
+def stranger(directory: Path) -> PKI:
+    """A PKI that nobody trusts."""
+    return PKI(directory / "stranger", "Stranger")
+
+
+@pytest.fixture(scope="package")
+def tokens(softhsm: SoftHSM) -> dict[str, TokenOnDisk]:
+    """A server's and a client's.  Made before the manager loads the module: SoftHSM never sees tokens that another process
+    makes later."""
+    return {label: softhsm.create_token(f"interop-{label}") for label in ("server", "client")}
+
+
+@pytest.fixture(scope="package")
+def manager(tokens: dict[str, TokenOnDisk]) -> Iterator[SlotManager]:
+    with SlotManager() as manager:
+        manager.load(tokens["server"].hsm.module_path)
         yield manager
 
 
-@pytest.fixture(scope="session")
-def server_keys(softhsm: SoftHSM, pki: PKI, manager: SlotManager) -> Keyring:
-    token = softhsm.create_token("interop-server")
-    manager.load(softhsm.module_path)
-    return Keyring(token, pki, manager, "server")
+@pytest.fixture(scope="package")
+def server_keys(tokens: dict[str, TokenOnDisk], pki: PKI, manager: SlotManager) -> Keyring:
+    return Keyring(tokens["server"], pki, manager, "server")
 
 
-@pytest.fixture(scope="session")
-def client_keys(softhsm: SoftHSM, pki: PKI, manager: SlotManager) -> Keyring:
+@pytest.fixture(scope="package")
+def client_keys(tokens: dict[str, TokenOnDisk], pki: PKI, manager: SlotManager) -> Keyring:
     """On a second token."""
-    token = softhsm.create_token("interop-client")
-    manager.load(softhsm.module_path)
-    return Keyring(token, pki, manager, "client")
+    return Keyring(tokens["client"], pki, manager, "client")
 
 
 @pytest.fixture(scope="module")

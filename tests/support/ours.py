@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
@@ -21,8 +22,6 @@ from nss_pk11.tls.engine import Engine
 from .peers.base import HOST, REQUEST, TIMEOUT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from nss_pk11.certs import Trust
     from nss_pk11.net.connection import Connection
     from nss_pk11.tls.config import ClientConfig, ServerConfig
@@ -55,24 +54,31 @@ class Seen:
         return self.info.group.name if self.info.group else ""
 
 
-class Page:
-    """Answers the first HTTP request with what was negotiated, as JSON, and closes.  "GET /LABEL" may make it do
-    something else first: see `OurServer.actions`."""
+# What a request's path makes the server do before it answers; it answers when the returned condition holds.
+Action = Callable[[Engine], Callable[[], bool]]
 
-    def __init__(self, connection: Connection, actions: dict[bytes, Callable[[Engine], None]]) -> None:
+
+class Page:
+    """Answers the first HTTP request with what was negotiated, as JSON, and closes."""
+
+    def __init__(self, connection: Connection, actions: dict[bytes, Action]) -> None:
         self._connection, self._actions = connection, actions
         self._received = b""
+        self._ready: Callable[[], bool] | None = None
         self.busy = False
 
     def data_received(self, data: bytes | bytearray) -> None:
         self._received += bytes(data)
-        if b"\r\n\r\n" not in self._received:
-            return
-        action = self._actions.get(self._received.split(b" ", 2)[1])
-        if action:
-            action(self._connection.engine)
+        if b"\r\n\r\n" in self._received and self._ready is None:
+            action = self._actions.get(self._received.split(b" ", 2)[1])
+            self._ready = action(self._connection.engine) if action else lambda: True
+
+    def produce(self) -> bool:
+        if self._ready is None or not self._ready():
+            return False
         self._connection.write(b"HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\n" + self._describe())
         self._connection.finish()
+        return True
 
     def _describe(self) -> bytes:
         said: dict[str, Any] = negotiated(self._connection.info)
@@ -83,14 +89,11 @@ class Page:
     def eof_received(self) -> None:
         self._connection.finish()
 
-    def produce(self) -> bool:
-        return False
-
 
 class OurServer:
     """A server in a thread.  `seen`: what ended, newest last; wait for it with `next`.
 
-    `actions`: by path of the request, what to do with the engine before answering (a KeyUpdate, say).
+    `actions`: by path of the request.
     """
 
     def __init__(
@@ -99,7 +102,7 @@ class OurServer:
         *,
         trust: Trust | Unverified | None = None,
         handshake_timeout: float = 10.0,
-        actions: dict[bytes, Callable[[Engine], None]] | None = None,
+        actions: dict[bytes, Action] | None = None,
     ) -> None:
         self.seen: list[Seen] = []
         self._ended = threading.Condition()
@@ -146,10 +149,13 @@ def connect(
     config: ClientConfig,
     *,
     trust: Trust | Unverified | None = None,
-    request: bytes = REQUEST,
+    request: bytes | None = REQUEST,
     use: Callable[[TLSSocket], None] | None = None,
 ) -> Seen:
-    """One connection of ours: handshake, `use` or else the request and the whole answer.  Errors come back in the result."""
+    """One connection of ours: handshake, then `use`, then the request and its whole answer (None: neither).
+
+    Errors come back in the result.
+    """
     engine = Engine.client(config)
     seen = Seen(engine.info)
     with (
@@ -163,11 +169,10 @@ def connect(
             seen.exported = engine.export(*EXPORT)
             if use:
                 use(connection)
-            connection.sendall(request)
-            parts: list[bytes] = []
-            while part := connection.recv():
-                parts.append(part)
-                seen.answer = b"".join(parts)
+            if request is not None:
+                connection.sendall(request)
+                while part := connection.recv():
+                    seen.answer += part
         except NSPRError as error:
             seen.error = error
     return seen

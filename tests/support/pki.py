@@ -186,8 +186,8 @@ class Credential:
 class PKI:
     """All of it.  `ca_file` holds both roots."""
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
+    def __init__(self, directory: Path, name: str = "Test") -> None:
+        self.directory, self._name = directory, name
         directory.mkdir(parents=True, exist_ok=True)
         self.ca_file = directory / "ca.pem"
         self._made: dict[str, Credential] = {}
@@ -197,8 +197,8 @@ class PKI:
     def authorities(self) -> dict[str, tuple[Authority, Authority]]:
         """Kind of CA key -> root and the intermediate under it.  An RSA leaf has RSA all the way, so that a peer that
         verifies only RSA, or only ECDSA, can."""
-        roots = {kind: Authority.root(f"Test root {kind}", kind) for kind in ("rsa", "p256")}
-        return {kind: (root, root.intermediate(f"Test intermediate {kind}", kind)) for kind, root in roots.items()}
+        roots = {kind: Authority.root(f"{self._name} root {kind}", kind) for kind in ("rsa", "p256")}
+        return {kind: (root, root.intermediate(f"{self._name} intermediate {kind}", kind)) for kind, root in roots.items()}
 
     def authority_for(self, kind: str) -> Authority:
         """The intermediate that issues leaves of this kind."""

@@ -118,7 +118,7 @@ def parse(status: int | None, output: str) -> Result:
         resumed="\nReused, " in output,
         alpn=first(r"^ALPN protocol: (\S+)", output),
         subject=first(r"^subject=.*CN = (.+)$", output),
-        alert=first(r":((?:ss|ts)l(?:v1|v3|v13)? alert [\w ]+)", output) or first(r"SSL alert number (\d+)", output),
+        alert=first(r":((?:sslv3|tlsv1|tlsv13) alert [\w ]+)", output) or first(r"SSL alert number (\d+)", output),
         answer=output.partition("\nHTTP/1.")[2].encode(),
         output=output,
     )
