@@ -1,0 +1,190 @@
+"""Signing and decrypting with keys inside SoftHSM."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import padding
+
+from nss_pk11 import pins
+from nss_pk11.errors import PinError, PinIncorrect, TokenError
+from nss_pk11.slots import Algorithm, PrivateKey, SlotManager, TokenKey
+from nss_pk11.slots.algorithms import methods
+from nss_pk11.slots.cryptoki import GENERATED, MECHANISM_NUMBERS, Attribute, MechanismFlag
+from tests.support.softhsm import PIN, KeyOnToken, TokenOnDisk
+
+from .conftest import KINDS, Asked
+from .signatures import verify
+
+Find = Callable[[str], PrivateKey]
+
+ALGORITHMS = {
+    "rsa": {algorithm for algorithm in Algorithm if algorithm.startswith("rsa_")},
+    "p256": {algorithm for algorithm in Algorithm if algorithm.startswith("ecdsa_")},
+    "p384": {algorithm for algorithm in Algorithm if algorithm.startswith("ecdsa_")},
+    "p521": {algorithm for algorithm in Algorithm if algorithm.startswith("ecdsa_")},
+    "ed25519": {Algorithm.ed25519},
+    "ed448": {Algorithm.ed448},
+}
+BITS = {"rsa": 2048, "p256": 256, "p384": 384, "p521": 521, "ed25519": 256, "ed448": 456}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_algorithm_of_every_kind(find: Find, keys: dict[str, KeyOnToken], kind: str) -> None:
+    key = find(kind)
+    assert (key.algorithms, key.bits) == (ALGORITHMS[kind], BITS[kind])
+    assert key.public_key == keys[kind].public_key
+    assert key.id == keys[kind].id
+    message = os.urandom(200)
+    for algorithm in key.algorithms:
+        verify(keys[kind].public_key, algorithm, key.sign(algorithm, message), message)
+    assert key.operations == len(key.algorithms)
+    assert 0 < key.latency < 1
+
+
+def test_what_the_token_says_of_a_key_made_inside(find: Find) -> None:
+    key = find("rsa")
+    assert (key.sensitive, key.extractable, key.local, key.always_authenticate) == (True, False, True, False)
+    assert key.token.label in key.uri.replace("%20", " ")
+
+
+def test_algorithm_of_another_kind_is_refused(find: Find) -> None:
+    with pytest.raises(TokenError, match="cannot sign by ed25519") as caught:
+        find("p256").sign(Algorithm.ed25519, b"")
+    assert caught.value.name == "SEC_ERROR_INVALID_ALGORITHM"
+
+
+def test_decrypt(find: Find, keys: dict[str, KeyOnToken]) -> None:
+    key, public = find("rsa"), keys["rsa"].public_key
+    secret = os.urandom(48)
+    assert key.can_decrypt
+    assert key.decrypt(public.encrypt(secret, padding.PKCS1v15())) == secret  # type: ignore[union-attr]
+
+
+def test_decryption_that_fails_by_the_ciphertext_is_no_error(find: Find) -> None:
+    key = find("rsa")
+    for ciphertext in (bytes(256), b"\1" * 256, b"\xff" * 256, b"", b"short", bytes(257)):
+        assert key.decrypt(ciphertext) is None
+
+
+def test_keys_that_cannot_decrypt_say_so(find: Find) -> None:
+    assert not find("p256").can_decrypt
+    with pytest.raises(TokenError, match="cannot decrypt"):
+        find("p256").decrypt(bytes(256))
+
+
+def test_threads_sign_at_once(find: Find, keys: dict[str, KeyOnToken]) -> None:
+    """python-pkcs11 alone corrupts SoftHSM's heap here: it initialises without CKF_OS_LOCKING_OK."""
+    key = find("p256")
+    failures: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            for number in range(300):
+                message = b"%d" % number
+                verify(keys["p256"].public_key, Algorithm.ecdsa_sha256, key.sign(Algorithm.ecdsa_sha256, message), message)
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert key.operations == 4 * 300
+
+
+# --- what a key may not do, and the ways round -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def generate(manager: SlotManager, new_token: Callable[..., TokenOnDisk]) -> Callable[..., PrivateKey]:
+    """Makes a key of a kind with private attributes of the test's choice; returns it as found afterwards."""
+    token = new_token()
+    manager.close()
+    manager.load(token.hsm.module_path)
+    [home] = [found for found in manager.tokens() if found.info.label == token.label]
+    home.login(pins.value(PIN))
+
+    def make(kind: str, label: str, **attributes: object) -> PrivateKey:
+        library = home._library  # type: ignore[attr-defined]
+        key_type, size, _, _ = GENERATED[kind]
+        with home._writing() as session:  # type: ignore[attr-defined]
+            session.generate_keypair(
+                key_type,
+                size,
+                id=os.urandom(8),
+                label=label,
+                store=True,
+                capabilities=MechanismFlag.SIGN | MechanismFlag.VERIFY | MechanismFlag.DECRYPT | MechanismFlag.ENCRYPT,
+                private_template={Attribute[name]: value for name, value in attributes.items()},
+            )
+        assert library
+        return manager.find_key(f"pkcs11:token={token.label.replace(' ', '%20')};object={label}", pins.value(PIN))
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("mechanism", "expected"),
+    [
+        ("CKM_RSA_X_509", ALGORITHMS["rsa"]),  # padded here, signed raw
+        ("CKM_SHA384_RSA_PKCS_PSS", {Algorithm.rsa_pss_sha384}),
+        ("CKM_SHA256_RSA_PKCS", {Algorithm.rsa_pkcs1_sha256}),
+        ("CKM_RSA_PKCS", {algorithm for algorithm in ALGORITHMS["rsa"] if "pkcs1" in algorithm}),  # no PSS: TLS 1.2 only
+    ],
+)
+def test_key_allowed_one_mechanism(generate: Callable[..., PrivateKey], mechanism: str, expected: set[Algorithm]) -> None:
+    found = generate("rsa2048", "plain")
+    assert isinstance(found, TokenKey)
+    number = MECHANISM_NUMBERS[mechanism]
+    # SoftHSM keeps CKA_ALLOWED_MECHANISMS from the outside, so the list is given to the table that reads it; the
+    # signatures are the token's.
+    found._methods = methods("rsa", 2048, found.home.mechanisms(), [number])
+    assert set(found._methods) == expected
+    for algorithm in expected:
+        assert found._methods[algorithm].mechanism == mechanism
+        verify(found.public_key, algorithm, found.sign(algorithm, b"message"), b"message")
+
+
+def test_small_modulus_has_no_room_for_every_pss() -> None:
+    offered = {"CKM_RSA_X_509": _info("CKM_RSA_X_509")}
+    assert Algorithm.rsa_pss_sha512 not in methods("rsa", 1024, offered)
+    assert Algorithm.rsa_pss_sha384 in methods("rsa", 1024, offered)
+
+
+def test_key_without_leave_to_sign_or_decrypt(generate: Callable[..., PrivateKey]) -> None:
+    key = generate("rsa2048", "idle", SIGN=False, DECRYPT=False)
+    assert key.algorithms == frozenset()
+    assert not key.can_decrypt
+
+
+def test_key_that_wants_its_pin_each_time(generate: Callable[..., PrivateKey]) -> None:
+    key = generate("rsa2048", "careful", ALWAYS_AUTHENTICATE=True)
+    assert isinstance(key, TokenKey)
+    assert key.always_authenticate
+    asked = Asked([PIN])
+    key._pins = asked
+    for _ in range(2):
+        verify(key.public_key, Algorithm.rsa_pkcs1_sha256, key.sign(Algorithm.rsa_pkcs1_sha256, b"m"), b"m")
+    ciphertext = key.public_key.encrypt(b"secret", padding.PKCS1v15())  # type: ignore[union-attr]
+    assert key.decrypt(ciphertext) == b"secret"
+    assert [(request.context_specific, request.key) for request in asked.requests] == [(True, "careful")] * 3
+    key._pins = pins.value("wrong")
+    with pytest.raises(PinIncorrect):
+        key.sign(Algorithm.rsa_pkcs1_sha256, b"m")
+    key._pins = key.home._pins = None
+    with pytest.raises(PinError, match="each use"):
+        key.sign(Algorithm.rsa_pkcs1_sha256, b"m")
+    key._pins = Asked([PIN])
+    verify(key.public_key, Algorithm.rsa_pkcs1_sha256, key.sign(Algorithm.rsa_pkcs1_sha256, b"m"), b"m")
+
+
+def _info(name: str) -> object:
+    from nss_pk11.slots import MechanismInfo
+
+    return MechanismInfo(name, MECHANISM_NUMBERS[name], flags=frozenset({"CKF_SIGN"}))
