@@ -113,7 +113,7 @@ def parse(status: int | None, output: str) -> Result:
         ok=status == 0 and bool(number),
         version=f"TLSv1.{int(number[-1][1]) - 1}" if number else "",
         group=first(r"Key Exchange: (.*)$", output),
-        resumed="resumed: yes" in output,
+        resumed=bool(re.search(r"^[1-9]\d* (?:cache hits|stateless resumes)", output, re.MULTILINE)),
         subject=first(r'Subject: "CN=([^,"]+)', output),
         alert=first(r"(SSL_ERROR_\w+|SEC_ERROR_\w+)", output),
         answer=output.partition("HTTP/1.")[2].encode(),
