@@ -14,11 +14,17 @@ if TYPE_CHECKING:
     from ..pins import PinProvider
 
 
+def _token_uri(name: str) -> Uri:
+    return Uri.parse(name) if is_uri(name) else Uri(token=name)
+
+
 def find_tokens(manager: SlotManager, name: str) -> list[Token]:
     """All present tokens that `name`, a label or a URI, fits; loads a URI's module.  Raises ConfigurationError, TokenError."""
-    uri = Uri.parse(name) if is_uri(name) else Uri(token=name)
+    uri = _token_uri(name)
     if uri.module_path:
         manager.load(uri.module_path)
+    if uri.vendor:  # not known, so nothing matches (RFC 7512 section 2.5)
+        return []
     slots = [slot for slot in manager.slots() if uri.matches_module(slot.module) and uri.matches_slot(slot)]
     return [token for slot in slots if (token := slot.token) is not None and uri.matches_token(token.info)]
 
@@ -26,13 +32,14 @@ def find_tokens(manager: SlotManager, name: str) -> list[Token]:
 def find_token(manager: SlotManager, name: str) -> Token:
     """The one token that `name` fits.  Raises NotFound, Ambiguous."""
     tokens = find_tokens(manager, name)
+    uri = _token_uri(name)  # for messages: as text it is without a PIN
     if not tokens:
         shown = [token.info for token in manager.tokens() if token.info.module]  # the internal one keeps nothing
         present = ", ".join(repr(info.label) for info in shown if info.label) or "none"
-        raise NotFound(f"no token fits {name!r}; present: {present}")
+        raise NotFound(f"no token fits {uri}; present: {present}")
     if len(tokens) > 1:
         found = "; ".join(f"{token.info.label!r} serial {token.info.serial} in slot {token.info.slot_id}" for token in tokens)
-        raise Ambiguous(f"{name!r} fits {len(tokens)} tokens: {found}")
+        raise Ambiguous(f"{uri} fits {len(tokens)} tokens: {found}")
     return tokens[0]
 
 
@@ -83,7 +90,7 @@ _CAN_LOG_IN = frozenset({"CKF_LOGIN_REQUIRED", "CKF_USER_PIN_INITIALIZED"})
 
 def pin_for(name: str | None, pin: PinProvider | None) -> PinProvider | None:
     """Who is asked for the PIN of what `name` names: a URI's own pin-value or pin-source wins.  Raises ConfigurationError."""
-    return (Uri.parse(name).provider() if name is not None and is_uri(name) else None) or pin
+    return (_token_uri(name).provider() if name is not None else None) or pin
 
 
 def log_in_all(tokens: list[Token], pin: PinProvider | None) -> list[str]:

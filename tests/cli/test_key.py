@@ -64,7 +64,15 @@ def test_token_by_uri(web: Command) -> None:
 
 def test_unknown_token_lists_those_present(web: Command) -> None:
     text = web.fails(4, "key", "generate", "--token", "wep", "--label", "www", "--pin", "env:PIN")
-    assert "no token fits 'wep'; present: 'web'" in text
+    assert "no token fits pkcs11:token=wep; present: 'web'" in text
+
+
+def test_the_pin_in_a_uri_is_not_repeated(web: Command) -> None:
+    assert PIN not in web.fails(4, "key", "list", "--token", f"pkcs11:token=wep?pin-value={PIN}")
+    for name in ("token=wep", "token=web;object=no", "token=web;x=y"):
+        uri = f"pkcs11:{name}?pin-value={PIN}"
+        assert PIN not in web.fails(4, "key", "delete", uri, "--yes")
+        assert PIN not in web.fails(4, "cert", "delete", uri, "--yes")
 
 
 def test_two_tokens_of_one_name_are_both_listed(web: Command) -> None:
