@@ -8,7 +8,7 @@ the time is an argument.
 from __future__ import annotations
 
 from .files import load_pem_chain, order, without_root
-from .info import CertificateInfo, describe, issuer_names, matches_key, names
+from .info import CertificateInfo, describe, issuer_names, matches_key, names, subject_name
 from .trust import Trust
 
 __all__ = [
@@ -20,5 +20,6 @@ __all__ = [
     "matches_key",
     "names",
     "order",
+    "subject_name",
     "without_root",
 ]

@@ -10,7 +10,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from ..errors import CertificateError, ConfigurationError
-from .info import parse
+from .info import PARSE_ERRORS, parse, reading
 from .rules import issued
 
 _LABELS = rb"(?:X509 |TRUSTED )?CERTIFICATE"
@@ -42,17 +42,19 @@ def read_certificates(path: str | PathLike[str], *, skip_broken: bool = False) -
         raise CertificateError(f"{path}: a PEM certificate has no end, or is of a kind not understood", name="SEC_ERROR_BAD_DER")
     if not blocks:
         raise CertificateError(f"{path}: no certificate in it, neither PEM nor DER", name="SEC_ERROR_BAD_DER")
-    found: dict[x509.Certificate, None] = {}
+    found: dict[x509.Certificate, x509.Name] = {}
     for number, block in enumerate(blocks, 1):
         load = x509.load_pem_x509_certificate if begun else x509.load_der_x509_certificate
         try:
-            found[load(block.replace(b"X509 CERTIFICATE", b"CERTIFICATE") if begun else block)] = None
-        except ValueError as error:
+            certificate = load(block.replace(b"X509 CERTIFICATE", b"CERTIFICATE") if begun else block)
+            found[certificate] = certificate.subject  # decoded when first read: a broken name shows here
+        except PARSE_ERRORS as error:
             if not skip_broken:
                 raise CertificateError(f"{path}: certificate {number} does not parse", name="SEC_ERROR_BAD_DER") from error
     return list(found)
 
 
+@reading()
 def load_pem_chain(path: str | PathLike[str]) -> tuple[bytes, ...]:
     """The chain in a PEM or DER file, DER: leaf first, each next one the issuer of the one before, duplicates dropped.
 
@@ -61,11 +63,13 @@ def load_pem_chain(path: str | PathLike[str]) -> tuple[bytes, ...]:
     return tuple(der(certificate) for certificate in _ordered(read_certificates(path)))
 
 
+@reading()
 def order(chain: tuple[bytes, ...]) -> tuple[bytes, ...]:
     """`chain` (DER, any order) as `load_pem_chain` would give it.  Raises CertificateError where one does not parse."""
     return tuple(der(certificate) for certificate in _ordered(list(dict.fromkeys(parse(item) for item in chain))))
 
 
+@reading()
 def without_root(chain: tuple[bytes, ...]) -> tuple[bytes, ...]:
     """`chain` as it goes on the wire: the peer has the root already, so self-issued ones are left out (RFC 8446 section 4.4.2),
     but never the leaf."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
@@ -50,12 +52,29 @@ class CertificateInfo:
     self_signed: bool
 
 
+# What the parsers raise.  They are lazy: a certificate loads, and a field of it fails where it is first looked at.
+PARSE_ERRORS = (
+    ValueError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
+
+
+@contextmanager
+def reading() -> Iterator[None]:
+    """Around all that reads what a peer sent: whatever does not parse is a CertificateError (SEC_ERROR_BAD_DER)."""
+    try:
+        yield
+    except PARSE_ERRORS as error:
+        raise CertificateError(f"certificate does not parse: {error}", name="SEC_ERROR_BAD_DER") from error
+
+
+@reading()
 def parse(der: bytes) -> x509.Certificate:
     """The certificate in `der`.  Raises CertificateError (SEC_ERROR_BAD_DER)."""
-    try:
-        return x509.load_der_x509_certificate(der)
-    except ValueError as error:
-        raise CertificateError(f"certificate does not parse: {error}", name="SEC_ERROR_BAD_DER") from error
+    return x509.load_der_x509_certificate(der)
 
 
 def subject_of(certificate: x509.Certificate) -> str:
@@ -72,7 +91,7 @@ def extension(certificate: x509.Certificate, kind: type[E]) -> E | None:
         return certificate.extensions.get_extension_for_class(kind).value
     except x509.ExtensionNotFound:
         return None
-    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
+    except PARSE_ERRORS as error:
         raise CertificateError(
             f"extensions do not parse: {error}", name="SEC_ERROR_EXTENSION_VALUE_INVALID", subject=subject_of(certificate)
         ) from error
@@ -85,6 +104,7 @@ def alternative_names(certificate: x509.Certificate) -> tuple[str, ...]:
     return tuple(str(value).lower() for value in values)
 
 
+@reading()
 def names(der: bytes) -> tuple[str, ...]:
     """The dNSNames of a certificate, lower case, wildcards as they stand.  Raises CertificateError."""
     found = extension(parse(der), x509.SubjectAlternativeName) or ()
@@ -95,7 +115,7 @@ def key_name(certificate: x509.Certificate) -> str:
     """The kind and size of the public key, or the OID of one that is not known."""
     try:
         key = certificate.public_key()
-    except (ValueError, UnsupportedAlgorithm):
+    except PARSE_ERRORS:
         return f"unknown ({certificate.public_key_algorithm_oid.dotted_string})"
     if isinstance(key, ec.EllipticCurvePublicKey):
         return f"EC {_CURVES.get(key.curve.name, key.curve.name)}"
@@ -105,6 +125,7 @@ def key_name(certificate: x509.Certificate) -> str:
     return next(known, certificate.public_key_algorithm_oid.dotted_string)
 
 
+@reading()
 def describe(der: bytes) -> CertificateInfo:
     """What there is to say about a certificate.  Raises CertificateError where it does not parse."""
     certificate = parse(der)
@@ -123,23 +144,23 @@ def describe(der: bytes) -> CertificateInfo:
     )
 
 
+@reading()
 def matches_key(der: bytes, public_key: PublicKeyTypes) -> bool:
     """Whether `public_key` is the one that the certificate speaks for.  Raises CertificateError where it does not parse."""
-    try:
-        return _spki(parse(der).public_key()) == _spki(public_key)
-    except UnsupportedAlgorithm:
-        return False
+    return _spki(parse(der).public_key()) == _spki(public_key)
 
 
 def _spki(key: PublicKeyTypes) -> bytes:
     return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
+@reading()
 def subject_name(der: bytes) -> bytes:
     """The subject as it stands in the certificate, DER: re-encoding might choose other string types."""
     return bytes(asn1crypto.x509.Certificate.load(der).subject.dump())
 
 
+@reading()
 def issuer_names(chain: tuple[bytes, ...]) -> tuple[bytes, ...]:
     """The issuer names of a chain as they stand in its certificates, DER (what certificate_authorities is matched with)."""
     return tuple(bytes(asn1crypto.x509.Certificate.load(der).issuer.dump()) for der in chain)

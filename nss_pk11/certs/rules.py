@@ -65,10 +65,8 @@ def issued(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
 
 
 def find_paths(leaf: x509.Certificate, intermediates: Path, anchors: Iterable[x509.Certificate]) -> Iterator[Path]:
-    """Every path from the leaf to an anchor whose signatures hold, shortest first among siblings, within bounded work."""
-    by_subject: dict[x509.Name, Path] = {}
-    for anchor in anchors:
-        by_subject.setdefault(anchor.subject, []).append(anchor)
+    """Every path from the leaf to an anchor whose signatures hold, within bounded work."""
+    roots, between = _by_subject(anchors), _by_subject(intermediates)
     budget = iter(range(_MAX_SIGNATURES))
 
     def checked(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
@@ -76,21 +74,29 @@ def find_paths(leaf: x509.Certificate, intermediates: Path, anchors: Iterable[x5
 
     def extend(path: Path) -> Iterator[Path]:
         last = path[-1]
-        yield from ([*path, anchor] for anchor in by_subject.get(last.issuer, ()) if checked(last, anchor))
+        yield from ([*path, anchor] for anchor in roots.get(last.issuer, ()) if checked(last, anchor))
         if len(path) <= MAX_DEPTH:
-            for candidate in intermediates:
-                if candidate.subject == last.issuer and candidate not in path and checked(last, candidate):
+            for candidate in between.get(last.issuer, ()):
+                if candidate not in path and checked(last, candidate):
                     yield from extend([*path, candidate])
 
     yield from extend([leaf])
 
 
+def _by_subject(certificates: Iterable[x509.Certificate]) -> dict[x509.Name, Path]:
+    found: dict[x509.Name, Path] = {}
+    for certificate in certificates:
+        found.setdefault(certificate.subject, []).append(certificate)
+    return found
+
+
 def no_path(leaf: x509.Certificate, intermediates: Path, anchors: Iterable[x509.Certificate]) -> CertificateError:
-    """Why no path was found: the end of what the peer sent, and whether its issuer is known by name at least."""
+    """Why no path was found: the end of what the peer sent, by names, and whether its issuer is known by name at least."""
+    roots, between = _by_subject(anchors), _by_subject(intermediates)
     end = leaf
-    for _ in intermediates:
-        end = next((candidate for candidate in intermediates if candidate != end and issued(end, candidate)), end)
-    if any(anchor.subject == end.issuer for anchor in anchors):
+    for _ in range(MAX_DEPTH):
+        end = next((candidate for candidate in between.get(end.issuer, ()) if candidate.issuer != end.issuer), end)
+    if end.issuer in roots:
         detail = "the trusted certificate with its issuer's name did not sign it"
         return refusal(detail, "SEC_ERROR_BAD_SIGNATURE", end)
     if end.subject == end.issuer:

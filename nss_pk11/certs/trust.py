@@ -21,7 +21,7 @@ from cryptography.x509.verification import Criticality, ExtensionPolicy, Policy,
 from ..errors import CertificateError, ConfigurationError
 from . import ocsp as stapling
 from .files import der, read_certificates
-from .info import parse, subject_name
+from .info import parse, reading, subject_name
 from .rules import allows, beyond_the_library, check_leaf, check_path, find_paths, no_path, refusal
 
 _SYSTEM_BUNDLES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
@@ -92,6 +92,7 @@ class Trust:
             lambda builder, leaf, others: builder.build_client_verifier().verify(leaf, others).chain,
         )
 
+    @reading()
     def _verify(
         self,
         chain: Sequence[bytes],
