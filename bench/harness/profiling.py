@@ -6,10 +6,10 @@ and processes it starts itself.  py-spy needs the right to trace: root, or kerne
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
 import click
@@ -18,8 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from . import tokens
-from .measure import cpu_seconds
-from .sections import QUICK, Bench
+from .sections import CLIENTS, QUICK, Bench, handshake_cost
 from .servers import OURS, STDLIB, TLSLITE, Server
 from .stacks import Profile, collect
 
@@ -57,11 +56,8 @@ def main(key: str, version: str, resume: bool, bulk: bool, seconds: int, top: in
 
 
 def _cost(bench: Bench, server: Server, version: str, options: tuple[str, ...]) -> float:
-    """CPU microseconds per handshake, not yet sampled."""
-    with bench.client(server, "handshakes", version, 500, 10, *options) as client:
-        before = cpu_seconds(server.pid)
-        answer = json.loads(client.ask())
-        return (cpu_seconds(server.pid) - before) / int(answer["done"]) * 1e6
+    """CPU microseconds per handshake, warm and not yet sampled."""
+    return [handshake_cost(bench, server, version, *options) for _ in range(4)][-1]
 
 
 def _sample(bench: Bench, server: Server, load: tuple[object, ...], seconds: int, stacks: Path) -> None:
@@ -69,14 +65,15 @@ def _sample(bench: Bench, server: Server, load: tuple[object, ...], seconds: int
     beside = Path(sys.executable).with_name("py-spy")
     command = [str(beside if beside.exists() else "py-spy"), "record", "--native", "--full-filenames", "--format", "raw",
                "--rate", str(RATE), "--duration", str(seconds), "--output", str(stacks), "--pid", str(server.pid)]  # fmt: skip
-    with bench.client(server, str(load[0]), *load[1:]) as client:
-        assert client.process.stdin
-        client.process.stdin.write("\n")
-        client.process.stdin.flush()
+    with ExitStack() as stack:
+        clients = [stack.enter_context(bench.client(server, *load)) for _ in range(1 if load[0] == "download" else CLIENTS)]
+        for client in clients:
+            client.tell()
         done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 60)
-        if done.returncode:
-            raise click.ClickException(done.stderr.strip() or "py-spy failed")
-        client.process.kill()
+        for client in clients:
+            client.process.kill()
+    if done.returncode:
+        raise click.ClickException(done.stderr.strip() or "py-spy failed")
 
 
 def _print(profile: Profile, cost: float | None, top: int) -> None:

@@ -33,8 +33,9 @@ class Effort:
     connections: int
 
 
-FULL = Effort(rounds=7, handshakes=300, signatures=200, megabytes=200, connections=500)
+FULL = Effort(rounds=7, handshakes=400, signatures=200, megabytes=200, connections=500)
 QUICK = Effort(rounds=3, handshakes=100, signatures=50, megabytes=50, connections=100)
+CLIENTS = 4  # at once: a server that waits for each handshake would pay for cold caches, and none is measured idle
 SLOWER = 10  # a slow contender does this many times less
 SECONDS = 30.0  # a batch of handshakes ends by then
 WARM_UP = 50  # connections open before memory is first read
@@ -62,8 +63,8 @@ class Bench:
     def server(self, contender: Contender, label: str) -> Server:
         return Server(contender, self.tokens, label, self.data, self.directory / "servers.log")
 
-    def client(self, server: Server, mode: str, *arguments: object) -> Worker:
-        command = [sys.executable, str(HARNESS / "client.py"), mode, str(server.port), *map(str, arguments)]
+    def client(self, server: Server, mode: object, *arguments: object) -> Worker:
+        command = [sys.executable, str(HARNESS / "client.py"), *map(str, (mode, server.port, *arguments))]
         return Worker(command, client_environment(self.directory))
 
     def row(self, title: str, contenders: dict[str, Callable[[], float]], missing: dict[str, str], *, rate: bool = False) -> Row:
@@ -81,7 +82,7 @@ class Worker:
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(self.command, env=self.environment, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
         try:
-            self._answer()
+            self.answer()
         except RuntimeError:
             self.__exit__()
             raise
@@ -89,12 +90,15 @@ class Worker:
 
     def ask(self, line: str = "") -> str:
         """Sends a line, returns the answer.  Raises RuntimeError with the child's last words if it ends instead."""
+        self.tell(line)
+        return self.answer()
+
+    def tell(self, line: str = "") -> None:
         assert self.process.stdin
         self.process.stdin.write(f"{line}\n")
         self.process.stdin.flush()
-        return self._answer()
 
-    def _answer(self) -> str:
+    def answer(self) -> str:
         assert self.process.stdout
         assert self.process.stderr
         line = self.process.stdout.readline()
@@ -167,16 +171,22 @@ def _running(bench: Bench, contenders: tuple[Contender, ...], label: str) -> Ite
         yield servers, missing
 
 
-def _handshake_cost(bench: Bench, server: Server, version: str, *options: str) -> float:
-    """CPU microseconds of the server per handshake.  Raises RuntimeError where other handshakes happened than were asked for."""
-    count = bench.effort.handshakes // (SLOWER if server.contender.slow else 1)
-    with bench.client(server, "handshakes", version, count, SECONDS, *options) as client:
+def handshake_cost(bench: Bench, server: Server, version: str, *options: str) -> float:
+    """CPU microseconds of the server per handshake, kept busy by `CLIENTS` clients at once.  Raises RuntimeError where other
+    handshakes happened than were asked for."""
+    count = bench.effort.handshakes // (SLOWER if server.contender.slow else 1) // CLIENTS
+    with ExitStack() as stack:
+        arguments = ("handshakes", version, count, SECONDS, *options)
+        clients = [stack.enter_context(bench.client(server, *arguments)) for _ in range(CLIENTS)]
         before = cpu_seconds(server.pid)
-        answer: dict[str, Any] = json.loads(client.ask())
+        for client in clients:
+            client.tell()
+        answers: list[dict[str, Any]] = [json.loads(client.answer()) for client in clients]
         used = cpu_seconds(server.pid) - before
-    if answer["resumed"] != (answer["done"] if "--resume" in options else 0):
-        raise RuntimeError(f"{answer['resumed']} of {answer['done']} handshakes were resumed")
-    return used / int(answer["done"]) * 1e6
+    done, resumed = (sum(int(answer[what]) for answer in answers) for what in ("done", "resumed"))
+    if resumed != (done if "--resume" in options else 0):
+        raise RuntimeError(f"{resumed} of {done} handshakes were resumed")
+    return used / done * 1e6
 
 
 def handshakes(bench: Bench) -> Iterator[Row]:
@@ -184,7 +194,7 @@ def handshakes(bench: Bench) -> Iterator[Row]:
     for label in SERVED:
         with _running(bench, SERVERS, label) as (servers, missing):
             for version in VERSIONS:
-                costs = {name: partial(_handshake_cost, bench, server, version) for name, server in servers.items()}
+                costs = {name: partial(handshake_cost, bench, server, version) for name, server in servers.items()}
                 yield bench.row(f"{KEYS[label][0]}, TLS {version}", dict(costs), missing)
 
 
@@ -192,7 +202,7 @@ def resumption(bench: Bench) -> Iterator[Row]:
     """Resumed handshakes: a ticket, in TLS 1.3 with a fresh key exchange (psk_dhe_ke)."""
     with _running(bench, SERVERS, "ec") as (servers, missing):
         for version in VERSIONS:
-            costs = {name: partial(_handshake_cost, bench, server, version, "--resume") for name, server in servers.items()}
+            costs = {name: partial(handshake_cost, bench, server, version, "--resume") for name, server in servers.items()}
             yield bench.row(f"resumed, TLS {version}", dict(costs), missing)
 
 

@@ -16,7 +16,8 @@ LIBRARIES = (
     ("cryptography", ("_rust.abi3", "libcrypto", "_hashlib", "_sha2")),
     ("binding (python-pkcs11, ctypes)", ("_pkcs11", "_ctypes", "libffi")),
 )
-WAITING = re.compile(r"^_*(epoll_p?wait|p?poll|p?select)$")
+# What waits, though it looks busy to the sampler, which wakes it up: the loop, and idle threads of a pool.
+WAITING = re.compile(r"^_*(epoll_p?wait|p?poll|p?select|_worker)$")
 
 # What libc calls its system calls, with and without its own prefixes.
 SYSTEM_CALLS = re.compile(
@@ -45,9 +46,9 @@ def collect(collapsed: Iterable[str]) -> Profile:
         if not number.strip().isdigit():
             continue
         count, frames = int(number), stack.split(";")
-        if WAITING.match(_symbol(frames[-1])):
-            continue  # the sampler wakes it up, so it looks busy
         python = [(index, match) for index, frame in enumerate(frames) if (match := _PYTHON.match(frame))]
+        if any(WAITING.match(_symbol(frame)) for frame in (frames[-1], frames[python[-1][0]] if python else "")):
+            continue
         innermost = python[-1][0] if python else -1
         native = frames[innermost + 1 :]
         match = python[-1][1] if python else None
