@@ -5,6 +5,8 @@ Reads what `slots` and `certs` tell; asks no token for anything but its mechanis
 
 from __future__ import annotations
 
+import shlex
+import warnings
 from collections.abc import Callable, Container, Iterable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -110,11 +112,14 @@ def key_record(key: PrivateKey) -> Record:
 
 
 def certificate_record(certificate: TokenCertificate) -> Record:
+    from cryptography.utils import CryptographyDeprecationWarning
+
     from .. import certs
 
     record: Record = {"label": certificate.label, "id": certificate.id.hex(), "uri": certificate.uri}
     try:
-        info = certs.describe(certificate.der)
+        with warnings.catch_warnings(action="ignore", category=CryptographyDeprecationWarning):  # odd roots of old trust stores
+            info = certs.describe(certificate.der)
     except NSPRError as error:
         return record | {"error": str(error)}
     return record | {
@@ -132,6 +137,9 @@ def certificate_record(certificate: TokenCertificate) -> Record:
 # --- text ------------------------------------------------------------------------------------------------------------
 
 _STATE_STYLES = {"ok": "green", "not set": "", "to be changed": "yellow", "count low": "yellow", "final try": "bold red"}
+
+
+_MANY = 20  # certificates, of which only the number is shown
 
 
 def show_module(text: Text, record: Record) -> None:
@@ -168,7 +176,11 @@ def show_token(text: Text, record: Record) -> None:
     for use, names in record["mechanisms"].items():
         text.words(use, [name.removeprefix("CKM_") for name in names], level=2)
     _show_all(text, record["keys"], show_key, 2)
-    _show_all(text, record["certificates"], show_certificate, 2)
+    certificates = record["certificates"]
+    if len(certificates) <= _MANY:
+        _show_all(text, certificates, show_certificate, 2)
+    else:  # a trust store
+        text.line("certificates", f"{len(certificates)}; nss-pk11 cert list --token {shlex.quote(record['label'])}", level=2)
 
 
 def _show_all(text: Text, records: Iterable[Record], show: Callable[[Text, Record, int], None], level: int) -> None:

@@ -14,6 +14,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import verification
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from nss_pk11.cli.output import Text
+from nss_pk11.cli.records import show_token
 from tests.support.require import require
 
 from .conftest import Command
@@ -145,6 +147,18 @@ def test_delete(web: Command, key: Callable[..., str]) -> None:
     assert web.json("cert", "list", "--token", "web") == []
     assert len(web.json("key", "list", "--token", "web", "--pin", "env:PIN")) == 1
     assert "no such certificate" in web.fails(4, *delete, "--yes")
+
+
+def test_of_a_trust_store_slots_shows_the_number(
+    web: Command, key: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    web("cert", "self-signed", key(), *NAMES, "--import", "--pin", "env:PIN")
+    ((slot,),) = (module["slots"] for module in web.json("slots", "--token", "web")["modules"])
+    token = slot["token"]
+    show_token(Text(), token)
+    assert "certificate   www · CN=localhost" in capsys.readouterr().out
+    show_token(Text(), token | {"certificates": token["certificates"] * 21})
+    assert "certificates  21; nss-pk11 cert list --token web" in capsys.readouterr().out
 
 
 def issue_with_openssl(directory: Path, request: Path) -> tuple[Path, Path]:
