@@ -7,10 +7,13 @@ Keys are `cryptography`'s: what is tested here is the protocol; keys in tokens a
 from __future__ import annotations
 
 import ssl
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from asn1crypto import pem
+from asn1crypto.core import Integer, SequenceOf
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding
@@ -18,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, load_pem_priv
 
 from nss_pk11.errors import AlertReceived, NSPRError
 from nss_pk11.tls.codepoints import Group, SignatureScheme, Version
-from nss_pk11.tls.config import Identity
+from nss_pk11.tls.config import ClientConfig, Identity, ServerConfig
 from nss_pk11.tls.engine import Engine
 from nss_pk11.tls.events import Data, ForgetSession, NewSession, StoreSession
 from nss_pk11.tls.session import Session
@@ -30,6 +33,8 @@ from .pki import Credential
 _HASHES: dict[str, hashes.HashAlgorithm] = {
     name: getattr(hashes, name.upper())() for name in ("sha1", "sha256", "sha384", "sha512")
 }
+
+_PREFERRED = sorted(SignatureScheme, key=lambda scheme: scheme.name.endswith("sha1"))
 
 
 def identity(credential: Credential, *, ocsp: bytes = b"", cost: float = 0.0) -> Identity:
@@ -43,8 +48,8 @@ def identity(credential: Credential, *, ocsp: bytes = b"", cost: float = 0.0) ->
             names = extension.value.get_values_for_type(x509.DNSName)
     return Identity(
         chain=(leaf.public_bytes(Encoding.DER), issuer.public_bytes(Encoding.DER)),
-        # As `net.identity`: a curve's own scheme only, whatever the version.
-        schemes=tuple(s for s in SignatureScheme if fits(s, kind, both[0] if allowed_in(s, both[0]) else both[1])),
+        # As `net.identity`: a curve's own scheme only, whatever the version; SHA-1 last.
+        schemes=tuple(s for s in _PREFERRED if fits(s, kind, both[0] if allowed_in(s, both[0]) else both[1])),
         key=load_pem_private_key(credential.key_file.read_bytes(), None),
         can_decrypt=kind == "rsa",
         names=tuple(names),
@@ -158,6 +163,17 @@ class Driver:
         return self.error.alert if isinstance(self.error, AlertReceived) else None
 
 
+def server(*credentials: Credential, ocsp: bytes = b"", **settings: Any) -> Driver:
+    """Our server; `settings` are ServerConfig's."""
+    identities = tuple(identity(credential, ocsp=ocsp) for credential in credentials)
+    return Driver(Engine.server(ServerConfig(**{"identities": identities} | settings)))
+
+
+def client(**settings: Any) -> Driver:
+    """Our client of "localhost"; `settings` are ClientConfig's."""
+    return Driver(Engine.client(ClientConfig(**{"server_name": "localhost"} | settings)))
+
+
 class Stdlib:
     """Python's `ssl` (the system's OpenSSL) over memory BIOs."""
 
@@ -202,11 +218,18 @@ def exchange(a: Peer, b: Peer) -> None:
             a.take(to_a)
 
 
-def server_context(credential: Credential, *, ciphers: str = "ALL:@SECLEVEL=0", tls13: bool = False) -> ssl.SSLContext:
-    """OpenSSL as a server."""
+def server_context(
+    credential: Credential, *, ciphers: str = "ALL:@SECLEVEL=0", tls13: bool = False, dh: tuple[int, int] | None = None
+) -> ssl.SSLContext:
+    """OpenSSL as a server.  `dh`: prime and generator of its Diffie-Hellman group; without one it has none."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(credential.chain_file, credential.key_file)
     _limit(context, ciphers, tls13)
+    if dh is not None:
+        with tempfile.NamedTemporaryFile(suffix=".pem") as file:
+            file.write(pem.armor("DH PARAMETERS", SequenceOf(dh, spec=Integer).dump()))
+            file.flush()
+            context.load_dh_params(file.name)
+    context.load_cert_chain(credential.chain_file, credential.key_file)
     return context
 
 
