@@ -18,7 +18,7 @@ from ..suites import Cipher
 _HEADER = struct.Struct(">BHH").pack
 _AAD12 = struct.Struct(">QBHH").pack
 MAX_PLAINTEXT = 1 << 14
-APPLICATION_DATA = 23
+ALERT, APPLICATION_DATA = 21, 23
 
 # Records one key may protect before it must change (RFC 8446 section 5.5: 2^24.5 for AES; halved again for margin; RFC 6655 and
 # RFC 9001 appendix B keep CCM near 2^23; ChaCha20 is bounded only by the sequence number).
@@ -109,6 +109,8 @@ class Aead13:
     def unprotect(self, content_type: int, header: bytes, body: memoryview) -> tuple[int, bytes]:
         """The true content type and content.  Raises BadRecordMac, RecordOverflow, UnexpectedMessage."""
         if content_type != APPLICATION_DATA:
+            if content_type == ALERT and not self._sequence and len(body) == 2 and body[0] == 2 and body[1]:
+                return content_type, bytes(body)  # fatal, from a client that gave up before it changed its keys: OpenSSL does
             raise UnexpectedMessage("unprotected record after keys were agreed", name="SSL_ERROR_RX_UNEXPECTED_RECORD_TYPE")
         try:
             inner = self._aead.decrypt(self._nonce(), body, header)
