@@ -9,15 +9,15 @@ Three rules make it safe for one thread that reads and one that writes at the sa
 1. *The engine is touched only under `_lock`*, and the lock is never held over a system call, a token or a callback.  So
    neither thread waits for the other's socket.
 
-2. *Bytes leave in the order in which the engine made them.*  Whoever finds `_sending` clear sets it and becomes the
-   sender: takes what the engine has queued, sends it without the lock, and looks again, until nothing is queued; only then,
-   in the same hold of the lock that found nothing, it clears `_sending`.  A thread that queues something while another
-   sends may go: the sender will see it.
+2. *Bytes leave in the order in which the engine made them.*  Whoever sets `_sending` is the sender: it alone takes what the
+   engine has queued and sends it, without the lock, again and again until nothing is queued; only then, in the same hold of
+   the lock that found nothing, it clears `_sending`.  A writer becomes the sender *before* it gives its data to the engine,
+   so nobody else ever sends it.  A thread that queues something while another sends may go: the sender will see it.
 
-3. *A reader never waits for a writer.*  Reading may queue bytes too (a KeyUpdate's answer, an alert).  If the reader waited
-   until the writer's `sendall` is done, and that waits until the peer reads, and the peer waits until we read, nobody would
-   ever go on.  So the reader, finding another thread sending, leaves its bytes to that one.  A writer does wait for its
-   turn: that is back-pressure.
+3. *A reader never waits to write.*  Reading may queue bytes too (a KeyUpdate's answer, an alert).  If the reader waited until
+   they are gone, and that took until the peer reads, and the peer does not read before we do, nobody would ever go on.  So
+   the reader leaves its bytes to the sender, if there is one; if not, it sends what the kernel takes at once and waits for
+   either direction.  A writer does wait, for its turn and for the kernel: that is back-pressure.
 
 Key operations run in place, between two holds of the lock; the engine itself keeps whatever arrives meanwhile.  They happen
 in the handshake, which one thread does while others wait, and for post-handshake authentication, in the reader.
@@ -28,6 +28,7 @@ while sending leaves the rest queued here, so the connection stays whole, and a 
 
 from __future__ import annotations
 
+import select
 import socket
 import threading
 import time
@@ -130,9 +131,10 @@ class TLSSocket:
                 self._started = True
                 with self._lock:
                     self._engine.start()
-                self._flush(wait=True)
+                self._send_in_turn()
             while not self._handshake_done:
-                self._raise_if_dead()
+                if self._engine.error is not None:
+                    raise self._engine.error
                 self._read_more()
 
     @contextmanager
@@ -204,8 +206,11 @@ class TLSSocket:
 
     def _read_more(self) -> None:
         """One read of the socket and whatever follows from it."""
-        buffer = _read_buffer()
+        handshaking = not self._handshake_done
         self._arm()
+        if self._unsent and not self._sending:
+            self._wait_for_input()
+        buffer = _read_buffer()
         count = self._sock.recv_into(buffer)
         try:
             with self._lock:
@@ -215,10 +220,27 @@ class TLSSocket:
                     self._end = True
                     self._engine.receive_eof()
             self._handle_events()
-        finally:
-            # What was received before an error is good, and the alert has to go out.
-            self._keep_data()
-            self._flush_after_error() if self._engine.error else self._flush(wait=False)
+        except NSPRError:
+            self._keep_data()  # what came before the error is good
+            self._send_what_fits()  # the alert
+            raise
+        if handshaking:
+            self._send_in_turn()
+        else:
+            self._send_what_fits()
+
+    def _wait_for_input(self) -> None:
+        """Wait until there is something to read; meanwhile send what an earlier read left over."""
+        poll, timeout = select.poll(), self._sock.gettimeout()
+        until = None if timeout is None else time.monotonic() + timeout
+        while self._unsent:
+            poll.register(self._sock, select.POLLIN | select.POLLOUT)
+            ready = poll.poll(None if until is None else max(0.0, until - time.monotonic()) * 1000)
+            if not ready:
+                raise TimeoutError("timed out")
+            if ready[0][1] & ~select.POLLOUT:
+                return
+            self._send_what_fits()
 
     def _keep_data(self) -> None:
         with self._lock:
@@ -281,33 +303,43 @@ class TLSSocket:
         """
         self.do_handshake()
         view = memoryview(data).cast("B")
-        for start in range(0, len(view) or 1, READ_SIZE):
-            with self._lock:
-                self._raise_if_dead()
-                self._engine.send(view[start : start + READ_SIZE])
-            self._flush(wait=True)
+        for start in range(0, len(view), READ_SIZE):
+            self._send_in_turn(view[start : start + READ_SIZE])
 
-    def _raise_if_dead(self) -> None:
-        if self._engine.error is not None:
-            raise self._engine.error
-
-    def _flush(self, wait: bool) -> None:
-        """Send what is queued.  Where another thread is sending: wait for one's turn, or leave it to that thread."""
+    def _send_in_turn(self, data: memoryview | None = None) -> None:
+        """Wait until no other thread sends; give `data` to the engine, and send all that is queued."""
         with self._turn:
             while self._sending:
-                if not wait:
-                    return
                 self._turn.wait()
+            if data is not None:
+                self._engine.send(data)
             self._sending = True
+        self._pump(wait=True)
+
+    def _send_what_fits(self) -> None:
+        """The reader's way: leave it to the sender if there is one, wait for nothing, and let reading find out what broke."""
+        with self._turn:
+            if self._sending:
+                return
+            self._sending = True
+        with suppress(OSError):
+            self._pump(wait=False)
+
+    def _pump(self, wait: bool) -> None:
+        """As the sender: send until nothing is queued or, unless `wait`, the kernel takes no more."""
         try:
             while self._take():
-                while self._unsent:
+                if wait:
                     self._arm()
-                    self._unsent = self._unsent[self._sock.send(self._unsent) :]
+                    sent = self._sock.send(self._unsent)
+                else:
+                    sent = self._sock.send(self._unsent, socket.MSG_DONTWAIT) if self._writable() else 0
+                if not sent:
+                    self._stop_sending()
+                    return
+                self._unsent = self._unsent[sent:]
         except BaseException:
-            with self._turn:
-                self._sending = False
-                self._turn.notify()
+            self._stop_sending()
             raise
 
     def _take(self) -> bool:
@@ -320,11 +352,16 @@ class TLSSocket:
                 self._turn.notify()
             return bool(self._unsent)
 
-    def _flush_after_error(self) -> None:
-        """The alert goes out if it can; the error that is being raised matters more than one about sending."""
-        with suppress(OSError, HandshakeTimeout):
-            self._until = None
-            self._flush(wait=False)
+    def _stop_sending(self) -> None:
+        with self._turn:
+            self._sending = False
+            self._turn.notify()
+
+    def _writable(self) -> bool:
+        # `send` waits by itself on a socket with a timeout, whatever its flags say: so ask first.
+        poll = select.poll()
+        poll.register(self._sock, select.POLLOUT)
+        return bool(poll.poll(0))
 
     # --- the end ---------------------------------------------------------------------------------------------------------
 
@@ -334,7 +371,7 @@ class TLSSocket:
             if self._engine.error is not None or not self._started:
                 return
             self._engine.close()
-        self._flush(wait=True)
+        self._send_in_turn()
 
     def unwrap(self, timeout: float | None = 10.0) -> socket.socket:
         """Send close_notify, wait for the peer's, and give the plain socket back.
@@ -347,15 +384,16 @@ class TLSSocket:
         while not self._end:
             self._read_more()
             self._received.clear()
-        self._sock.settimeout(before)
-        return socket.socket(fileno=self._sock.detach())
+        plain = socket.socket(fileno=self._sock.detach())
+        plain.settimeout(before)
+        return plain
 
     def close(self) -> None:
         """Send close_notify if the connection is sound, without waiting for it to leave, and close the socket."""
-        with suppress(OSError, NSPRError):
-            self._sock.settimeout(0)
-            if self._handshake_done and not self._sending:
-                self.shutdown_write()
+        if self._handshake_done and self._sock.fileno() >= 0:
+            with self._lock:
+                self._engine.close()
+            self._send_what_fits()
         self._sock.close()
 
     def __enter__(self) -> Self:

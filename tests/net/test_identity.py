@@ -56,7 +56,9 @@ def test_key_on_a_token_with_its_chain_in_a_file(identity: Identity, credential:
         ("mldsa65", {S.mldsa65}, False),
     ],
 )
-def test_schemes_by_kind_of_key(manager: SlotManager, pki: PKI, kind: str, schemes: set[SignatureScheme], can_decrypt: bool) -> None:
+def test_schemes_by_kind_of_key(
+    manager: SlotManager, pki: PKI, kind: str, schemes: set[SignatureScheme], can_decrypt: bool
+) -> None:
     credential = pki.server(kind)
     identity = load_identity(manager, credential.key_file, chain=credential.chain_file)
     assert set(identity.schemes) == schemes
@@ -132,4 +134,3 @@ def test_key_without_a_public_key_proves_itself_by_signing(identity: Identity, p
     other = pki.server("p256").certificate.public_bytes(Encoding.DER)
     with pytest.raises(CertificateError, match="does not belong"):
         make_identity(key, (other,))  # type: ignore[arg-type]
-
