@@ -188,7 +188,7 @@ class SlotManager:
         if len(tokens) < 2:
             return tokens
         for shows in (_shows_key, _shows_certificate):
-            likely = [token for token in tokens if shows(uri, token)]
+            likely = [token for token in tokens if _tolerantly(shows, uri, token)]
             if likely:
                 return likely
         closed = [token for token in tokens if "CKF_LOGIN_REQUIRED" in token.flags and not token.logged_in]
@@ -209,8 +209,16 @@ def _mechanisms_of(token: Token) -> Iterable[str]:
 def _matching_tokens(uri: Uri, module: Module) -> list[Token]:
     if not uri.matches_module(module):
         return []
-    present = ((slot, slot.token) for slot in module.slots() if uri.matches_slot(slot))
-    return [token for slot, token in present if token is not None and uri.matches_token(token.info)]
+    present = (slot.token for slot in module.slots() if uri.matches_slot(slot))
+    return [token for token in present if token is not None and uri.matches_token(token.info) and _is_initialised(token)]
+
+
+def _is_initialised(token: Token) -> bool:
+    """A blank token (SoftHSM always shows one) has no sessions, so nothing to find."""
+    try:
+        return bool(token.info.label) or "CKF_TOKEN_INITIALIZED" in token.flags
+    except TokenError:
+        return False
 
 
 def _once(tokens: list[Token]) -> list[Token]:
@@ -231,6 +239,15 @@ def _names(uri: Uri, key: PrivateKey, token: Token) -> bool:
     if uri.type in (None, "private", "public"):
         return uri.matches_object(key.label, key.id)
     return any(item.id == key.id and uri.matches_object(item.label, item.id) for item in token.certificates())
+
+
+def _tolerantly(shows: Callable[[Uri, Token], bool], uri: Uri, token: Token) -> bool:
+    """A token that fails while one looks for what may lie on another shows nothing."""
+    try:
+        return shows(uri, token)
+    except TokenError as error:
+        _log.info("looking for %s on token %s: %s", uri, token.info.label, error)
+        return False
 
 
 def _shows_key(uri: Uri, token: Token) -> bool:
