@@ -54,6 +54,18 @@ def cpu_seconds(pid: int) -> float:
         raise RuntimeError("the server has ended") from None
 
 
+def system_share(before: tuple[float, float], after: tuple[float, float]) -> float:
+    """The kernel's part of the CPU time between two `user_system` readings."""
+    user, system = (late - early for early, late in zip(before, after, strict=True))
+    return system / (user + system) if user + system else 0.0
+
+
+def user_system(pid: int) -> tuple[float, float]:
+    """User and system time of one process, in clock ticks (proc(5))."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return float(fields[11]), float(fields[12])
+
+
 def resident_bytes(pid: int) -> int:
     """Resident memory of a process and its descendants."""
     return sum(int(Path(f"/proc/{member}/statm").read_text().split()[1]) for member in family(pid)) * _PAGE

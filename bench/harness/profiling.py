@@ -18,6 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from . import tokens
+from .measure import system_share, user_system
 from .sections import CLIENTS, QUICK, Bench, handshake_cost
 from .servers import OURS, STDLIB, TLSLITE, Server
 from .stacks import Profile, collect
@@ -43,21 +44,27 @@ def main(key: str, version: str, resume: bool, bulk: bool, seconds: int, top: in
         data.mkdir()
         if bulk:
             with (data / "large").open("wb") as large:
-                large.truncate(seconds * 2000 << 20)  # sparse; more than can be sent in the time
+                large.truncate(seconds * 1000 << 20)  # sparse; may be sent before the time is over
         bench = Bench(tokens.create(directory), directory, data, QUICK, lambda text: None)
         options = ("--resume",) if resume else ()
         load = ("download", "/large") if bulk else ("handshakes", version, 1_000_000, seconds + 2, *options)
         with bench.server(CONTENDERS[server], key) as running:
-            cost = None if bulk else _cost(bench, running, version, options)
+            before = user_system(running.pid)
+            cost = _cost(bench, running, load)
+            share = system_share(before, user_system(running.pid))
             stacks = raw or directory / "stacks"
             _sample(bench, running, load, seconds, stacks)
-        profile = collect(stacks.read_text().splitlines())
+        profile = collect(stacks.read_text().splitlines(), share)
     _print(profile, cost, top)
 
 
-def _cost(bench: Bench, server: Server, version: str, options: tuple[str, ...]) -> float:
-    """CPU microseconds per handshake, warm and not yet sampled."""
-    return [handshake_cost(bench, server, version, *options) for _ in range(4)][-1]
+def _cost(bench: Bench, server: Server, load: tuple[object, ...]) -> float | None:
+    """CPU microseconds per handshake, warm and not yet sampled; for a download None."""
+    if load[0] == "download":
+        with bench.client(server, *load) as client:
+            client.ask()
+        return None
+    return [handshake_cost(bench, server, str(load[1]), *map(str, load[4:])) for _ in range(4)][-1]
 
 
 def _sample(bench: Bench, server: Server, load: tuple[object, ...], seconds: int, stacks: Path) -> None:
@@ -77,11 +84,11 @@ def _sample(bench: Bench, server: Server, load: tuple[object, ...], seconds: int
 
 
 def _print(profile: Profile, cost: float | None, top: int) -> None:
-    if not profile.total:
+    if not profile.samples:
         raise click.ClickException("no samples: did the server do anything?")
     console = Console()
     if cost:
-        console.print(f"{cost:.0f} µs of CPU per handshake; {profile.total} samples")
+        console.print(f"{cost:.0f} µs of CPU per handshake; {profile.samples} samples")
     for title, counter, count in (
         ("Rooms", profile.rooms, 50),
         ("Functions: own time and native code they call", profile.functions, top),
@@ -94,8 +101,7 @@ def _print(profile: Profile, cost: float | None, top: int) -> None:
         table.add_column("%", justify="right")
         table.add_column("µs", justify="right")
         table.add_column("", no_wrap=True)
-        for place, samples in counter.most_common(count):
-            share = samples / profile.total
+        for place, share in counter.most_common(count):
             table.add_row(f"{share:.1%}", f"{share * cost:.1f}" if cost else "", escape(place))
         console.print(table)
 

@@ -29,37 +29,59 @@ SYSTEM_CALLS = re.compile(
 
 @dataclass
 class Profile:
-    """Samples by room and by function; `lines`: the line the function was at, innermost Python frame."""
+    """Shares of CPU time, each adding up to 1: by room, by function and by line (innermost Python frame, with the native code
+    it calls); `inclusive`: by function of ours, with all it calls."""
 
-    total: int = 0
+    samples: int = 0
     rooms: Counter[str] = field(default_factory=Counter)
     functions: Counter[str] = field(default_factory=Counter)
     lines: Counter[str] = field(default_factory=Counter)
     inclusive: Counter[str] = field(default_factory=Counter)
 
 
-def collect(collapsed: Iterable[str]) -> Profile:
-    """Reads lines "frame;frame;… count", outermost frame first."""
-    profile = Profile()
-    for line in collapsed:
-        stack, _, number = line.rpartition(" ")
-        if not number.strip().isdigit():
-            continue
-        count, frames = int(number), stack.split(";")
-        python = [(index, match) for index, frame in enumerate(frames) if (match := _PYTHON.match(frame))]
-        if any(WAITING.match(_symbol(frame)) for frame in (frames[-1], frames[python[-1][0]] if python else "")):
-            continue
-        innermost = python[-1][0] if python else -1
-        native = frames[innermost + 1 :]
-        match = python[-1][1] if python else None
-        place = _place(match) if match else "native"
-        profile.total += count
-        profile.rooms[_native_room(native) or (_room(match) if match else "interpreter")] += count
-        profile.functions[place] += count
-        if match:
-            profile.lines[f"{place}:{match['line']}" + (f" → {_symbol(native[-1])}" if native else "")] += count
-        profile.inclusive.update(dict.fromkeys({_place(found) for _, found in python if _OURS.search(found["path"])}, count))
+def collect(collapsed: Iterable[str], system_share: float) -> Profile:
+    """Reads lines "frame;frame;… count", outermost frame first.
+
+    `system_share`: the kernel's part of the CPU time.  A sampler cannot tell running from ready to run, and on a busy machine
+    a process loses the processor in system calls, when it wakes its peer up; so the samples there are weighed to that part.
+    """
+    stacks = [(stack.split(";"), int(number)) for stack, _, number in (line.rpartition(" ") for line in collapsed) if stack]
+    stacks = [(frames, count) for frames, count in stacks if not _waits(frames)]
+    in_system = sum(count for frames, count in stacks if _in_system(frames))
+    profile = Profile(sum(count for _, count in stacks))
+    system = system_share / in_system if in_system else 0.0
+    user = (1 - system_share if in_system else 1) / max(1, profile.samples - in_system)
+    for frames, count in stacks:
+        _charge(profile, frames, count * (system if _in_system(frames) else user))
     return profile
+
+
+def _python(frames: list[str]) -> list[tuple[int, re.Match[str]]]:
+    """The Python frames and where they are."""
+    return [(index, match) for index, frame in enumerate(frames) if (match := _PYTHON.match(frame))]
+
+
+def _waits(frames: list[str]) -> bool:
+    python = _python(frames)
+    return any(WAITING.match(_symbol(frame)) for frame in (frames[-1], frames[python[-1][0]] if python else ""))
+
+
+def _in_system(frames: list[str]) -> bool:
+    return SYSTEM_CALLS.match(_symbol(frames[-1])) is not None
+
+
+def _charge(profile: Profile, frames: list[str], share: float) -> None:
+    python = _python(frames)
+    native = frames[python[-1][0] + 1 :] if python else frames
+    match = python[-1][1] if python else None
+    place = _place(match) if match else "native"
+    for counter, key in (
+        (profile.rooms, _native_room(native) or (_room(match) if match else "interpreter")),
+        (profile.functions, place),
+        (profile.lines, f"{place}:{match['line'] if match else '?'}" + (f" → {_symbol(native[-1])}" if native else "")),
+        *((profile.inclusive, place) for place in {_place(found) for _, found in python if _OURS.search(found["path"])}),
+    ):
+        counter[key] += share  # type: ignore[assignment]  # a Counter of floats
 
 
 def _native_room(native: list[str]) -> str | None:
