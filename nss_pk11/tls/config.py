@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -106,6 +106,10 @@ class Config:
             raise ConfigurationError("record_size_limit must be 64 to 16384 bytes (RFC 8449 section 4)")
         if not self.usable_suites():
             raise ConfigurationError("no enabled suite fits the enabled versions", name="SSL_ERROR_NO_CIPHERS_SUPPORTED")
+
+    def common_schemes(self, theirs: Iterable[int]) -> tuple[int, ...]:
+        """Of the schemes the peer can verify, those we are willing to sign with; in the peer's order."""
+        return tuple(scheme for scheme in theirs if scheme in self.schemes)
 
     def usable_suites(self) -> tuple[Suite, ...]:
         """Enabled suites that fit the enabled versions and whose every mechanism some present slot offers."""

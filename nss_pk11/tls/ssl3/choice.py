@@ -52,7 +52,7 @@ class Offer:
         return cls(
             suites=hello.suites,
             groups=ext.decode_u16_list(extensions[X.supported_groups]) if X.supported_groups in extensions else None,
-            schemes=ext.decode_u16_list(extensions[X.signature_algorithms]) if X.signature_algorithms in extensions else (),
+            schemes=_schemes(extensions.get(X.signature_algorithms)),
             extended_master_secret=X.extended_master_secret in extensions,
             encrypt_then_mac=X.encrypt_then_mac in extensions,
             secure_renegotiation=X.renegotiation_info in extensions or EMPTY_RENEGOTIATION_INFO_SCSV in hello.suites,
@@ -60,6 +60,11 @@ class Offer:
             ticket=extensions.get(X.session_ticket),
             wants_ocsp=X.status_request in extensions and ext.decode_status_request(extensions[X.status_request]),
         )
+
+
+def _schemes(body: bytes | None) -> tuple[int, ...]:
+    """A client that says nothing takes SHA-1 (RFC 5246 section 7.4.1.4.1), which nobody enables but on purpose."""
+    return (SignatureScheme.rsa_pkcs1_sha1, SignatureScheme.ecdsa_sha1) if body is None else ext.decode_u16_list(body)
 
 
 @dataclass(frozen=True)
@@ -101,7 +106,7 @@ def choose(config: ServerConfig, offer: Offer, server_name: str, version: Versio
     groups = {"curve": _choose_curve(config, offer), "finite field": _choose_finite_field(config, offer), "": None}
     named = [i for i in config.identities if any(selection.matches(server_name, pattern) for pattern in i.names)]
     for identities in (named, config.identities) if server_name and named else (config.identities,):
-        authenticators = _authenticators(identities, offer, server_name, version)
+        authenticators = _authenticators(config, identities, offer, server_name, version)
         found = [
             Choice(suite, *authenticators[proof], groups[kind])
             for suite in suites
@@ -148,7 +153,7 @@ def _first_common(config: ServerConfig, theirs: Sequence[int]) -> Group | None:
 
 
 def _authenticators(
-    identities: Sequence[Identity], offer: Offer, server_name: str, version: Version
+    config: ServerConfig, identities: Sequence[Identity], offer: Offer, server_name: str, version: Version
 ) -> dict[str, tuple[Identity, SignatureScheme | None]]:
     """For each way of authentication ("rsa", "ecdsa", "decrypt") that is possible, the identity to use and its scheme.
 
@@ -156,7 +161,7 @@ def _authenticators(
     """
     found: dict[str, tuple[Identity, SignatureScheme | None]] = {}
     for way in ("rsa", "ecdsa"):
-        schemes = [scheme for scheme in offer.schemes if signs_as(scheme) == way]
+        schemes = [scheme for scheme in config.common_schemes(offer.schemes) if signs_as(scheme) == way]
         fitting = [i for i in identities if i.curve is None or offer.groups is None or i.curve in offer.groups]
         if schemes and any(selection.usable_scheme(identity, schemes, version) for identity in fitting):
             found[way] = selection.choose_identity(fitting, server_name, schemes, version)

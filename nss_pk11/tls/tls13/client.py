@@ -207,7 +207,7 @@ class ClientHandshake:
     def _send_client_flight(self) -> Flow:
         link, schedule = self.link, self.schedule
         if self.certificate_request:
-            messages, _ = yield from answer_request(link, self.certificate_request, self.transcript, self.config.identities)
+            messages, _ = yield from answer_request(link, self.certificate_request, self.transcript, self.config)
             for raw in messages:
                 link.send(raw)
         finished = message(H.finished, schedule.finished(self.client_secret, self.transcript.digest()))

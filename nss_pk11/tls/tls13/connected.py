@@ -167,7 +167,7 @@ class ClientConnected(Connected):
             raise IllegalParameter(
                 "post-handshake CertificateRequest without a context", name="SSL_ERROR_RX_MALFORMED_CERT_REQUEST"
             )
-        messages, _ = yield from answer_request(self.link, raw, branch, self.config.identities)
+        messages, _ = yield from answer_request(self.link, raw, branch, self.config)
         finished = message(H.finished, self.schedule.finished(self.write_secret, branch.digest()))
         for answer in (*messages, finished):
             self.link.send(answer)

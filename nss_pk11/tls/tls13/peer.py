@@ -8,7 +8,7 @@ from __future__ import annotations
 from ...errors import DecodeError, IllegalParameter, MissingExtension, UnsupportedExtension
 from .. import selection, signatures
 from ..codepoints import CertificateCompression, ExtensionType, HandshakeType, SignatureScheme, Version
-from ..config import Identity, ServerConfig
+from ..config import Config, Identity, ServerConfig
 from ..link import Link, Steps
 from ..messages import certificate as certificates
 from ..messages import extensions as ext
@@ -71,20 +71,18 @@ def _stapled(extensions: ext.Extensions, allowed: bool) -> bytes:
     return ext.decode_status(body) if body is not None else b""
 
 
-def answer_request(
-    link: Link, raw: bytes, transcript: Transcript, identities: tuple[Identity, ...]
-) -> Steps[tuple[list[bytes], Identity | None]]:
+def answer_request(link: Link, raw: bytes, transcript: Transcript, config: Config) -> Steps[tuple[list[bytes], Identity | None]]:
     """Our Certificate (and CertificateVerify) for the CertificateRequest `raw`; the messages are added to the transcript."""
     context, extensions = certificates.decode_request13(raw)
     if X.signature_algorithms not in extensions:
         raise MissingExtension(
             "CertificateRequest lacks signature_algorithms", name="SSL_ERROR_MISSING_SIGNATURE_ALGORITHMS_EXTENSION"
         )
-    schemes = ext.decode_u16_list(extensions[X.signature_algorithms])
+    schemes = config.common_schemes(ext.decode_u16_list(extensions[X.signature_algorithms]))
     authorities: tuple[bytes, ...] = ()
     if X.certificate_authorities in extensions:
         authorities = ext.decode_authorities(extensions[X.certificate_authorities])
-    fitting = tuple(identity for identity in identities if selection.usable_scheme(identity, schemes, Version.tls1_3))
+    fitting = tuple(identity for identity in config.identities if selection.usable_scheme(identity, schemes, Version.tls1_3))
     identity: Identity | None = None
     if fitting:
         identity = yield ChooseClientIdentity(fitting, authorities, schemes)

@@ -191,7 +191,7 @@ class ServerHandshake:
         if name and self.config.refuse_unknown_names and not selection.knows(self.config, name):
             raise UnrecognizedName(f"no identity is named {name}")
         self.info.identity, self.info.signature_scheme = selection.choose_identity(
-            self.config.identities, name, self.schemes, Version.tls1_3, authorities
+            self.config.identities, name, self.config.common_schemes(self.schemes), Version.tls1_3, authorities
         )
 
     # --- the server's flight -------------------------------------------------------------------------------------------
