@@ -81,7 +81,7 @@ def test_our_client(
 @VERSIONS
 def test_our_client_without_a_certificate(foreign: ServerPool, version: Version, pki: PKI, trust: Trust) -> None:
     want = Want(version=version, credential=pki.server("p256"), client_auth="require", ca=pki.ca_file)
-    for peer in ("openssl", "gnutls"):
+    for peer in ("openssl", "node"):
         seen = connect(foreign(peer, want).port, ClientConfig(server_name="localhost", max_version=version), trust=trust)
         assert isinstance(seen.error, AlertReceived), peer
         wanted = Alert.certificate_required if version is Version.tls1_3 else Alert.handshake_failure

@@ -3,7 +3,6 @@ encrypt-then-MAC (RFC 7366)."""
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import pytest
@@ -109,4 +108,4 @@ def test_defaults_are_modern(server_keys: Keyring, pki: PKI) -> None:
             result = s_client(server.port, want)
             assert result.ok is suite.modern, f"{suite.name}: {result}"
             if result.ok:
-                assert json.loads(result.answer.partition(b"\r\n\r\n")[2].split(b"\n")[0])["suite"] == suite.name
+                assert f'"suite": "{suite.name}"'.encode() in result.answer

@@ -69,7 +69,10 @@ def priority(want: Want, *more: str) -> str:
     if want.group:
         words += ["-GROUP-ALL", "+" + GROUPS[want.group]]
     if want.scheme:
-        words += ["-SIGN-ALL", "+SIGN-" + SCHEMES[want.scheme]]
+        # Before TLS 1.3 an ECDSA scheme named no curve, and GnuTLS wants it called by that name.
+        older = want.version == Version.tls1_2 and want.scheme.name.startswith("ecdsa_secp")
+        name = f"ECDSA-{want.scheme.name.rpartition('_')[2].upper()}" if older else SCHEMES[want.scheme]
+        words += ["-SIGN-ALL", "+SIGN-" + name]
     return ":".join([*words, *more])
 
 
