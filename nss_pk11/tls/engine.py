@@ -346,7 +346,9 @@ class Engine:
         if CHANGE_CIPHER_SPEC not in self._accepts or self._link.handshake_input:
             raise UnexpectedMessage("change_cipher_spec has no place here", name="SSL_ERROR_RX_UNEXPECTED_CHANGE_CIPHER")
         if fragment != b"\x01":
-            raise DecodeError("change_cipher_spec that is not the single byte 1", name="SSL_ERROR_RX_MALFORMED_CHANGE_CIPHER")
+            raise UnexpectedMessage(
+                "change_cipher_spec that is not the single byte 1", name="SSL_ERROR_RX_MALFORMED_CHANGE_CIPHER"
+            )
         self._advance(fragment)
 
     def _receive_alert(self, fragment: bytes) -> None:
