@@ -44,7 +44,8 @@ def test_asked_once_and_told_what_for(open_token: Callable[..., Token]) -> None:
     assert token.logged_in
     [request] = asked.requests
     assert (request.token, request.serial, request.slot) == (token.info.label, token.info.serial, token.info.slot)
-    assert not (request.retry or request.count_low or request.final_try or request.protected or request.context_specific)
+    flags = (request.retry, request.count_low, request.final_try, request.protected, request.context_specific)
+    assert flags == (False,) * 5
 
 
 def test_wrong_pin_is_never_sent_again(open_token: Callable[..., Token]) -> None:

@@ -101,7 +101,7 @@ def test_key_is_found_by_the_certificate_beside_it(
 def test_certificates_need_no_pin(
     manager: SlotManager, shop: tuple[TokenOnDisk, dict[str, KeyOnToken], dict[str, bytes]]
 ) -> None:
-    token, made, certificates = shop
+    token, _, certificates = shop
     [found] = manager.find_certificates(f"pkcs11:token={quote(token.label)}")
     assert (found.der, found.label, found.id) == (certificates["one"], "one", b"one")
     assert manager.find_certificates(found.uri) == [found]

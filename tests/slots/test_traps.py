@@ -38,7 +38,8 @@ from nss_pk11.slots import Algorithm, SlotManager
 spy, uri, algorithm, count = sys.argv[1:]
 with SlotManager() as manager:
     manager.load(spy)
-    [token] = [token for token in manager.tokens() if uri.startswith(f"pkcs11:token={token.info.label}".replace(" ", "%20") + ";")]
+    names = {f"pkcs11:token={token.info.label};".replace(" ", "%20"): token for token in manager.tokens()}
+    token = names[uri.partition(";")[0] + ";"]
     for wrong in ("wrong1", "wrong2", "wrong3"):
         try:
             token.login(pins.value(wrong))
