@@ -14,6 +14,7 @@ import ipaddress
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from itertools import pairwise
+from typing import NamedTuple
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -45,6 +46,14 @@ _UNKNOWN_TO_THE_LIBRARY = (
 )
 
 Path = list[x509.Certificate]
+
+
+class Wanted(NamedTuple):
+    """What a chain must be good for.  `usage`: id-kp-serverAuth or id-kp-clientAuth; `server_name`: None for no name to match."""
+
+    usage: x509.ObjectIdentifier
+    server_name: str | None
+    now: datetime
 
 
 def refusal(detail: str, name: str, certificate: x509.Certificate) -> CertificateError:
@@ -113,13 +122,13 @@ def beyond_the_library(path: Path) -> bool:
 # --- the leaf -------------------------------------------------------------------------------------------------------
 
 
-def check_leaf(leaf: x509.Certificate, usage: x509.ObjectIdentifier, server_name: str | None, now: datetime) -> None:
-    """Dates, name, usage, in this order.  `server_name` None: no name to match.  Raises CertificateError."""
-    check_dates(leaf, now, "SEC_ERROR_EXPIRED_CERTIFICATE")
-    if server_name is not None and not matches_name(leaf, server_name):
+def check_leaf(leaf: x509.Certificate, wanted: Wanted) -> None:
+    """Dates, name, usage, in this order.  Raises CertificateError."""
+    check_dates(leaf, wanted.now, "SEC_ERROR_EXPIRED_CERTIFICATE")
+    if wanted.server_name is not None and not matches_name(leaf, wanted.server_name):
         listed = ", ".join(alternative_names(leaf)) or "no name at all"
-        raise refusal(f"is for {listed}, not for {server_name}", "SSL_ERROR_BAD_CERT_DOMAIN", leaf)
-    check_usage(leaf, usage)
+        raise refusal(f"is for {listed}, not for {wanted.server_name}", "SSL_ERROR_BAD_CERT_DOMAIN", leaf)
+    check_usage(leaf, wanted.usage)
 
 
 def check_dates(certificate: x509.Certificate, now: datetime, name: str) -> None:
@@ -155,13 +164,13 @@ def allows(found: x509.ExtendedKeyUsage | None, usage: x509.ObjectIdentifier) ->
 # --- the path -------------------------------------------------------------------------------------------------------
 
 
-def check_path(path: Path, usage: x509.ObjectIdentifier, now: datetime) -> None:
+def check_path(path: Path, wanted: Wanted) -> None:
     """What a path needs beyond signatures and a good leaf (RFC 5280 section 6.1).  Raises CertificateError."""
     _check_end_entity(path[0])
     for depth, issuer in enumerate(path[1:]):
-        check_dates(issuer, now, "SEC_ERROR_EXPIRED_ISSUER_CERTIFICATE")
+        check_dates(issuer, wanted.now, "SEC_ERROR_EXPIRED_ISSUER_CERTIFICATE")
         _check_issuer(issuer, is_anchor=depth + 2 == len(path))
-        check_usage(issuer, usage)
+        check_usage(issuer, wanted.usage)
         below = sum(1 for certificate in path[1 : depth + 1] if certificate.subject != certificate.issuer)
         _check_path_length(issuer, below)
     for certificate, issuer in pairwise(path):

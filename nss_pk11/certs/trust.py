@@ -22,7 +22,7 @@ from ..errors import CertificateError, ConfigurationError
 from . import ocsp as stapling
 from .files import der, read_certificates
 from .info import parse, reading, subject_name
-from .rules import allows, beyond_the_library, check_leaf, check_path, find_paths, no_path, refusal
+from .rules import Wanted, allows, beyond_the_library, check_leaf, check_path, find_paths, no_path, refusal
 
 _SYSTEM_BUNDLES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
 
@@ -65,6 +65,7 @@ class Trust:
     def _trusted(self) -> frozenset[bytes]:
         return frozenset(der(certificate) for certificate in self.certificates)
 
+    @reading()
     def verify_server(self, chain: Sequence[bytes], server_name: str, *, now: float, ocsp: bytes = b"") -> list[bytes]:
         """The path, DER, leaf first, from a server's chain to a trusted certificate.
 
@@ -72,69 +73,49 @@ class Trust:
         Raises CertificateError with the NSS name of what is wrong.
         """
         subject = _subject(server_name)
-        return self._verify(
-            chain,
-            ExtendedKeyUsageOID.SERVER_AUTH,
-            str(subject.value),
-            now,
-            ocsp,
-            lambda builder, leaf, others: builder.build_server_verifier(subject).verify(leaf, others),
+        wanted = Wanted(ExtendedKeyUsageOID.SERVER_AUTH, str(subject.value), datetime.fromtimestamp(now, UTC))
+        path = self._verify(
+            chain, wanted, lambda policy, leaf, others: policy.build_server_verifier(subject).verify(leaf, others)
         )
-
-    def verify_client(self, chain: Sequence[bytes], *, now: float) -> list[bytes]:
-        """The same for a client's chain: no name to match, and none required.  Raises CertificateError."""
-        return self._verify(
-            chain,
-            ExtendedKeyUsageOID.CLIENT_AUTH,
-            None,
-            now,
-            b"",
-            lambda builder, leaf, others: builder.build_client_verifier().verify(leaf, others).chain,
-        )
+        if len(path) > 1:
+            stapling.check(ocsp, path[0], path[1], wanted.now)
+        return [der(certificate) for certificate in path]
 
     @reading()
+    def verify_client(self, chain: Sequence[bytes], *, now: float) -> list[bytes]:
+        """The same for a client's chain: no name to match, and none required.  Raises CertificateError."""
+        wanted = Wanted(ExtendedKeyUsageOID.CLIENT_AUTH, None, datetime.fromtimestamp(now, UTC))
+        path = self._verify(chain, wanted, lambda policy, leaf, others: policy.build_client_verifier().verify(leaf, others).chain)
+        return [der(certificate) for certificate in path]
+
     def _verify(
         self,
         chain: Sequence[bytes],
-        usage: x509.ObjectIdentifier,
-        server_name: str | None,
-        now: float,
-        staple: bytes,
+        wanted: Wanted,
         verify: Callable[[PolicyBuilder, x509.Certificate, list[x509.Certificate]], list[x509.Certificate]],
-    ) -> list[bytes]:
+    ) -> list[x509.Certificate]:
         if not chain:
             raise CertificateError("the peer sent no certificate", name="SSL_ERROR_NO_CERTIFICATE")
-        time = datetime.fromtimestamp(now, UTC)
         leaf, *others = (parse(item) for item in chain)
         if self._pins and chain[0] in self._trusted:
-            check_leaf(leaf, usage, server_name, time)
-            return [chain[0]]
-        policies = _SERVER_POLICIES if server_name is not None else _CLIENT_POLICIES
-        builder = PolicyBuilder().store(self._store).time(time)
-        builder = builder.extension_policies(ca_policy=policies[0], ee_policy=policies[1])
+            check_leaf(leaf, wanted)
+            return [leaf]
+        ca_policy, leaf_policy = _SERVER_POLICIES if wanted.server_name is not None else _CLIENT_POLICIES
+        policy = PolicyBuilder().store(self._store).time(wanted.now)
         try:
-            path = verify(builder, leaf, others)
+            return verify(policy.extension_policies(ca_policy=ca_policy, ee_policy=leaf_policy), leaf, others)
         except VerificationError as refused:
-            path = self._second_opinion(leaf, others, usage, server_name, time, refused)
-        if server_name is not None and len(path) > 1:
-            stapling.check(staple, leaf, path[1], time)
-        return [der(certificate) for certificate in path]
+            return self._second_opinion(leaf, others, wanted, refused)
 
     def _second_opinion(
-        self,
-        leaf: x509.Certificate,
-        others: list[x509.Certificate],
-        usage: x509.ObjectIdentifier,
-        server_name: str | None,
-        now: datetime,
-        refused: VerificationError,
+        self, leaf: x509.Certificate, others: list[x509.Certificate], wanted: Wanted, refused: VerificationError
     ) -> list[x509.Certificate]:
         """The path the library refused only for what it does not know; otherwise raises what was wrong (`rules`)."""
-        check_leaf(leaf, usage, server_name, now)
+        check_leaf(leaf, wanted)
         cause: CertificateError | None = None
         for path in find_paths(leaf, others, self.certificates):
             try:
-                check_path(path, usage, now)
+                check_path(path, wanted)
             except CertificateError as error:
                 cause = cause or error
                 continue
