@@ -41,7 +41,7 @@ class Files:
 
     def _resolve(self, target: str) -> Path | None:
         """The file that a request target names, or None for anything that is not below the root."""
-        raw = unquote_to_bytes(urlsplit(target).path)
+        raw = unquote_to_bytes(_path_of(target))
         segments = [segment for segment in raw.split(b"/") if segment not in (b"", b".")]
         if b"\0" in raw or any(segment.startswith(b".") for segment in segments):
             return None
@@ -52,14 +52,19 @@ class Files:
         return path if path.is_relative_to(self._root) else None
 
     def _directory(self, path: Path, request: Request) -> Response:
-        location = urlsplit(request.target).path
-        if not location.endswith("/"):
-            # A path of its own, never "//host": a redirect must not lead to another host.
-            return Response.of(301, "text/plain", b"", ("Location", "/" + location.lstrip("/") + "/"))
+        if path != self._root and not _path_of(request.target).endswith("/"):
+            # By the file's own path, never by what was asked: "//host" must not lead to another host.
+            location = "/" + quote(os.fsencode(path.relative_to(self._root))) + "/"
+            return Response.of(301, "text/plain", b"", ("Location", location))
         index = path / "index.html"
         if index.is_file():
             return _file(index, request.headers.get("range", ""))
         return Response.of(200, "text/html; charset=utf-8", _listing(path, self._root).encode("utf-8", "surrogateescape"))
+
+
+def _path_of(target: str) -> str:
+    """Of the origin form or the absolute form (RFC 9112 section 3.2)."""
+    return urlsplit(target).path if target.startswith(("http://", "https://")) else target.partition("?")[0]
 
 
 def _file(path: Path, wanted: str) -> Response:
