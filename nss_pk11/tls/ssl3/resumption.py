@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...errors import DecodeError, HandshakeFailure
+from ...errors import DecodeError, HandshakeFailure, IllegalParameter
 from ..codepoints import Version
 from ..config import ServerConfig
 from ..link import Steps
@@ -16,7 +16,8 @@ from .choice import Offer, usable_suites
 def find(config: ServerConfig, hello: ClientHello, offer: Offer, server_name: str, version: Version) -> Steps[Session | None]:
     """The session the client asks for, if it may be resumed; None for a full handshake.
 
-    Raises HandshakeFailure where the client dropped the extended master secret (RFC 7627 section 5.3).
+    Raises IllegalParameter where the client leaves out the session's suite, HandshakeFailure where it dropped the extended
+    master secret (RFC 7627 section 5.3).
     """
     state: bytes | None = None
     if offer.ticket:
@@ -24,6 +25,8 @@ def find(config: ServerConfig, hello: ClientHello, offer: Offer, server_name: st
     elif hello.session_id and config.session_ids:
         state = yield LookupSession(hello.session_id)
     session = _restore(config, state) if state is not None else None
+    if session is not None and session.version == version and session.suite not in offer.suites:
+        raise IllegalParameter("client resumes a session without its suite (RFC 5246 section 7.4.1.2)")
     if session is None or not _acceptable(config, offer, session, server_name, version):
         return None
     if session.extended_master_secret and not offer.extended_master_secret:
