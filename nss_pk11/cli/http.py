@@ -59,7 +59,7 @@ METHODS = ("GET", "HEAD")
 class HTTP:
     """One connection's HTTP; an `Application` of the server loop."""
 
-    __slots__ = ("_body", "_connection", "_discarded", "_h11", "_request", "_site")
+    __slots__ = ("_body", "_connection", "_discarded", "_h11", "_held", "_request", "_site")
 
     def __init__(self, connection: Connection, site: Site) -> None:
         self._connection, self._site = connection, site
@@ -67,6 +67,7 @@ class HTTP:
         self._request: h11.Request | None = None
         self._body: Iterator[bytes] | None = None
         self._discarded = 0
+        self._held = b""  # headers that wait for the body
 
     @property
     def busy(self) -> bool:
@@ -162,7 +163,10 @@ class HTTP:
         self._connection.finish()
 
     def _write(self, event: h11.InformationalResponse | h11.Response | h11.Data | h11.EndOfMessage) -> None:
+        """Headers wait for what follows them, so that a small response is one record."""
         assert self._h11 is not None
-        for piece in self._h11.send_with_data_passthrough(event) or ():
-            if piece:
-                self._connection.write(piece)
+        pieces = [self._held, *(self._h11.send_with_data_passthrough(event) or ())]
+        self._held = b"".join(pieces)
+        if self._held and not isinstance(event, h11.Response):
+            self._connection.write(self._held)
+            self._held = b""
