@@ -9,6 +9,7 @@ import socket
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Self
 
 from nss_pk11.errors import NSPRError
@@ -17,6 +18,7 @@ from nss_pk11.net.executor import KeyExecutor, Unverified
 from nss_pk11.net.record import negotiated
 from nss_pk11.net.server import Server
 from nss_pk11.sessions import ServerCache
+from nss_pk11.tls.codepoints import Version
 from nss_pk11.tls.engine import Engine
 
 from .peers.base import HOST, REQUEST, TIMEOUT
@@ -27,6 +29,12 @@ if TYPE_CHECKING:
     from nss_pk11.tls.config import ClientConfig, ServerConfig
     from nss_pk11.tls.events import ConnectionInfo
     from nss_pk11.tls.session import Session
+
+
+def bytes_of(size: int) -> bytes:
+    """`size` bytes that do not repeat soon."""
+    return b"".join(sha256(number.to_bytes(4, "big")).digest() for number in range(size // 32 + 1))[:size]
+
 
 EXPORT = (b"EXPERIMENTAL-nss-pk11", b"context", 32)
 
@@ -42,6 +50,11 @@ class Seen:
     sessions: list[Session] = field(default_factory=list)
 
     @property
+    def page(self) -> dict[str, Any]:
+        """What our own server said of the connection."""
+        return page(self.answer)
+
+    @property
     def version(self) -> str:
         return self.info.version.label if self.info.version else ""
 
@@ -54,12 +67,19 @@ class Seen:
         return self.info.group.name if self.info.group else ""
 
 
+def page(answer: bytes) -> dict[str, Any]:
+    """What `Page` said, out of whatever a client shows of the answer."""
+    text = answer.decode("utf-8", "replace")
+    said: dict[str, Any] = json.JSONDecoder().raw_decode(text[text.index("{") :])[0]
+    return said
+
+
 # What a request's path makes the server do before it answers; it answers when the returned condition holds.
 Action = Callable[[Engine], Callable[[], bool]]
 
 
 class Page:
-    """Answers the first HTTP request with what was negotiated, as JSON, and closes."""
+    """Answers the first HTTP request with what was negotiated, as JSON, or "/bytes/N" with N bytes, and closes."""
 
     def __init__(self, connection: Connection, actions: dict[bytes, Action]) -> None:
         self._connection, self._actions = connection, actions
@@ -76,14 +96,20 @@ class Page:
     def produce(self) -> bool:
         if self._ready is None or not self._ready():
             return False
-        self._connection.write(b"HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\n" + self._describe())
+        path = self._received.split(b" ", 2)[1]
+        body = bytes_of(int(path[7:])) if path.startswith(b"/bytes/") else self._describe()
+        self._connection.write(b"HTTP/1.0 200 OK\r\n\r\n" + body)
         self._connection.finish()
         return True
 
     def _describe(self) -> bytes:
-        said: dict[str, Any] = negotiated(self._connection.info)
-        said["exported"] = self._connection.engine.export(*EXPORT).hex()
-        said["peer_certificates"] = len(self._connection.info.peer_chain)
+        engine, info = self._connection.engine, self._connection.info
+        said: dict[str, Any] = negotiated(info)
+        said["exported"] = engine.export(*EXPORT).hex()
+        said["exported_without_context"] = engine.export(EXPORT[0], None, EXPORT[2]).hex()
+        kinds = ["tls-server-end-point", "tls-exporter" if info.version is Version.tls1_3 else "tls-unique"]
+        said["channel_bindings"] = {kind: engine.channel_binding(kind).hex() for kind in kinds}
+        said["peer_certificates"] = len(info.peer_chain)
         return json.dumps(said).encode()
 
     def eof_received(self) -> None:

@@ -180,6 +180,7 @@ class Process:
 class ForeignServer:
     """A foreign server on a loopback port.  Subclasses give the command and, if the tool reports its port, the pattern."""
 
+    working_directory: ClassVar[Path | None] = None
     reports: ClassVar[str] = ""  # regular expression whose first group is the port
 
     def __init__(self, want: Want) -> None:
@@ -195,7 +196,7 @@ class ForeignServer:
 
     def _start(self) -> Process:
         if self.reports:
-            process = Process(self.command(0), environment=self.environment())
+            process = Process(self.command(0), environment=self.environment(), cwd=self.working_directory)
             try:
                 self.port = int(process.wait_for(self.reports)[1])
             except BaseException:
@@ -204,7 +205,7 @@ class ForeignServer:
             return process
         for _ in range(5):  # someone may have taken the port in between
             port = free_port()
-            process = Process(self.command(port), environment=self.environment())
+            process = Process(self.command(port), environment=self.environment(), cwd=self.working_directory)
             if _wait_until_accepting(process, port):
                 self.port = port
                 return process

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 from nss_pk11.tls.codepoints import Group, Version
 from nss_pk11.tls.suites import BY_NAME
 
-from .base import HOST, TIMEOUT, Result, Want
+from .base import HOST, REQUEST, TIMEOUT, Result, Want
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,6 +47,16 @@ def client_context(want: Want, keylog: Path | None = None) -> ssl.SSLContext:
     if keylog:
         context.keylog_filename = str(keylog)
     return context
+
+
+def fetch(port: int, context: ssl.SSLContext, request: bytes = REQUEST) -> bytes:
+    """The whole answer to one request."""
+    with (
+        socket.create_connection((HOST, port), TIMEOUT) as plain,
+        context.wrap_socket(plain, server_hostname="localhost") as tls,
+    ):
+        tls.sendall(request)
+        return b"".join(iter(lambda: tls.recv(65536), b""))
 
 
 def python_client(port: int, want: Want) -> Result:
