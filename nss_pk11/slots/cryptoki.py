@@ -69,6 +69,9 @@ GENERATED: dict[str, tuple[KeyType, int, bytes, MechanismFlag]] = {
 
 # A module that another process is just setting up may answer with these for a moment.
 _STARTING = frozenset({faults.GENERAL_ERROR, faults.TOKEN_NOT_RECOGNIZED})
+_NO_TOKEN = frozenset(
+    {faults.TOKEN_NOT_PRESENT, faults.TOKEN_NOT_RECOGNIZED, faults.DEVICE_REMOVED, faults.NUMBERS["CKR_SLOT_ID_INVALID"]}
+)
 _START_TIME = 0.5  # seconds after C_Initialize in which they are not believed
 _START_PAUSES = (0.02, 0.05, 0.1, 0.2)
 
@@ -129,25 +132,22 @@ _MAPPER = _TolerantMapper()
 class Library(lib):
     """A loaded and initialised library.  Raises TokenError (SEC_ERROR_NO_MODULE) if there is none at `path`."""
 
+    functions: native.Functions
+
     def __new__(cls, path: str, parameters: str = "") -> Library:
         try:
-            return super().__new__(cls, path)  # type: ignore[call-arg]
-        except (PKCS11Error, OSError) as error:
-            raise TokenError(
-                f"{path} does not load as a PKCS #11 module: {error}", name="SEC_ERROR_NO_MODULE", module=path
-            ) from None
+            functions = native.Functions(path)
+            library = super().__new__(cls, path)  # type: ignore[call-arg]
+        except (OSError, AttributeError, PKCS11Error) as error:
+            raise TokenError(f"no PKCS #11 module: {error}", name="SEC_ERROR_NO_MODULE", module=path) from None
+        library.functions = functions
+        return library
 
     def __init__(self, path: str, parameters: str = "") -> None:
         self.path, self._parameters = path, parameters
         self._up = self._ours = self._closed = self._forked = False
         self._started = 0.0
         self._lock = threading.Lock()
-        try:
-            self.functions = native.Functions(path)
-        except (OSError, AttributeError) as error:
-            raise TokenError(
-                f"{path} does not load as a PKCS #11 module: {error}", name="SEC_ERROR_NO_MODULE", module=path
-            ) from None
         with self.translated("C_GetInfo"):
             super().__init__(path)
 
@@ -246,7 +246,7 @@ class Library(lib):
         self.initialize()
         info = native.CK_TOKEN_INFO()
         rv = self._patiently(lambda: self.functions.C_GetTokenInfo(slot, ctypes.byref(info)))
-        if rv in (faults.TOKEN_NOT_PRESENT, faults.TOKEN_NOT_RECOGNIZED, faults.DEVICE_REMOVED):
+        if rv in _NO_TOKEN:
             return None
         self.check(rv, "C_GetTokenInfo")
         limit = info.ulMaxSessionCount

@@ -157,6 +157,7 @@ class TokenKey:
             if not rv:
                 if self.always_authenticate:
                     home.authenticate(handle, self._pins, self.label)
+                    started = time.perf_counter()  # a person's time is not the token's
                 name = "C_Sign"
                 session.length.value = method.size
                 rv = functions.C_Sign(handle, data, len(data), session.buffer_address, session.length_address)

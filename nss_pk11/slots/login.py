@@ -7,6 +7,7 @@ login ask once and share the answer.  No PIN is kept: what is remembered of a fa
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import os
 import threading
@@ -80,10 +81,10 @@ class LoginGuard:
             with self._lock:
                 if logged_in():
                     return
-                if pins is None:
-                    raise self._error(PinError, "it wants a PIN, and no PIN source was given")
                 running = self._attempt
                 if running is None:
+                    if pins is None:
+                        raise self._error(PinError, "it wants a PIN, and no PIN source was given")
                     mine = self._attempt = _Attempt(pins)
                     break
             if running.thread == threading.get_ident():
@@ -91,7 +92,7 @@ class LoginGuard:
             running.done.wait()
             if running.error is not None and running.pins is pins:
                 # What the one answered holds for all who asked the same source: nobody is asked twice.
-                raise type(running.error)(running.error.detail, name=running.error.name, token=self._token.label)
+                raise copy.copy(running.error)
         try:
             self._ask(pins, send, context_key=None)
         except PinError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
@@ -18,7 +18,6 @@ from .login import StaticSources
 from .model import Module, PrivateKey, Slot, Token, TokenCertificate
 from .modules import PKCS11Module, library_key, prepare_for_forks, registrations
 from .publickeys import from_certificate, spki
-from .tokens import PKCS11Token
 from .uri import Uri
 
 _log = logging.getLogger(__name__)
@@ -122,12 +121,13 @@ class SlotManager:
         if wanted.type in ("secret-key", "data"):
             raise ConfigurationError(f"{wanted}: a private key is not of type {wanted.type}")
         pins = wanted.provider() or pins or self._pins
-        tokens = self._tokens_of(wanted)
-        tokens = self._likely(wanted, tokens, pins)
-        found: list[PrivateKey] = []
-        for token in tokens:
-            token.login(pins)
-            found += [key for key in _keys(token, pins) if _names(wanted, key, token)]
+        for tokens in self._tokens_of(wanted):
+            found: list[PrivateKey] = []
+            for token in self._likely(wanted, tokens, pins):
+                token.login(pins)
+                found += _matching_keys(wanted, token, pins)
+            if found or _of_modules(tokens):
+                break
         return _only(found, wanted, "private key", "SEC_ERROR_NO_KEY", tokens)
 
     def find_certificates(self, uri: str, pins: PinProvider | None = None) -> list[TokenCertificate]:
@@ -135,18 +135,23 @@ class SlotManager:
         and none shows without.  Raises as `find_key`."""
         wanted = Uri.parse(uri)
         pins = wanted.provider() or pins
-        tokens = self._tokens_of(wanted)
-        found = _matching_certificates(wanted, tokens)
-        if not found and pins:
-            for token in tokens:
-                token.login(pins)
+        for tokens in self._tokens_of(wanted):
             found = _matching_certificates(wanted, tokens)
+            if not found and pins:
+                for token in self._likely(wanted, tokens, pins):
+                    token.login(pins)
+                found = _matching_certificates(wanted, tokens)
+            if found or _of_modules(tokens):
+                break
         return found
 
     def certificate_for(self, key: PrivateKey) -> bytes | None:
         """The certificate (DER) of a key, from its own token: by CKA_ID, else any with the same public key."""
         token = key.home if isinstance(key, TokenKey) else self._internal.token
-        mine = spki(key.public_key)
+        try:
+            mine = spki(key.public_key)
+        except NotFound:  # no certificate either, else it would have told the public key
+            return None
         fitting = [item for item in token.certificates() if _certifies(item, mine)]
         fitting.sort(key=lambda item: item.id != key.id)
         return fitting[0].der if fitting else None
@@ -161,24 +166,29 @@ class SlotManager:
 
     # --- which tokens ------------------------------------------------------------------------------------------------
 
-    def _tokens_of(self, uri: Uri) -> list[Token]:
-        """The present tokens that the URI's module, slot and token attributes fit.  Raises NotFound."""
+    def _tokens_of(self, uri: Uri) -> Iterator[list[Token]]:
+        """The present tokens that the URI's module, slot and token attributes fit: those of the modules in use, then those of
+        the modules that are registered.  Never nothing: raises NotFound."""
         if uri.vendor:
             raise NotFound(f"{uri}: attribute {uri.vendor[0][0]} is not known, so nothing matches (RFC 7512 section 2.5)")
+        none = True
         for modules in self._modules_of(uri):
-            found = [token for module in modules for token in _matching_tokens(uri, module)]
-            if found:
-                return _once(found)
-        raise NotFound(f"{uri}: there is no such token", token=uri.token or "")
+            tokens = _once([token for module in modules for token in _matching_tokens(uri, module)])
+            if tokens:
+                none = False
+                yield tokens
+        if none:
+            raise NotFound(f"{uri}: there is no such token", token=uri.token or "")
 
-    def _modules_of(self, uri: Uri) -> Iterable[list[Module]]:
+    def _modules_of(self, uri: Uri) -> Iterator[list[Module]]:
         """Where to look: the module that is named, else those that are loaded, then those that are registered."""
         if uri.module_path:
             yield [self.load(_library_path(uri.module_path, uri.module_name))]
             return
-        fits: Callable[[Module], bool] = lambda module: uri.module_name in (None, _module_name(module.path))  # noqa: E731
-        yield [module for module in self.modules if fits(module)]
-        yield [module for module in self.load_registered() if fits(module)]
+        loaded = self.modules
+        yield [module for module in loaded if uri.module_name in (None, _module_name(module.path))]
+        registered = (module for module in self.load_registered() if module not in loaded)
+        yield [module for module in registered if uri.module_name in (None, _module_name(module.path))]
 
     def _likely(self, uri: Uri, tokens: list[Token], pins: PinProvider | None) -> list[Token]:
         """Of several tokens those that show, before any login, that they have the key: no PIN is asked for the others'.
@@ -230,15 +240,20 @@ def _once(tokens: list[Token]) -> list[Token]:
     return list(seen.values())
 
 
-def _keys(token: Token, pins: PinProvider | None) -> list[PrivateKey]:
-    return list(token.private_keys(pins)) if isinstance(token, PKCS11Token) else token.keys()
+def _of_modules(tokens: list[Token]) -> bool:
+    """Whether one of them is not the internal one, which any loose URI fits."""
+    return any(token.info.module for token in tokens)
 
 
-def _names(uri: Uri, key: PrivateKey, token: Token) -> bool:
-    """Whether the URI names this key, itself or by what lies beside it."""
-    if uri.type in (None, "private", "public"):
-        return uri.matches_object(key.label, key.id)
-    return any(item.id == key.id and uri.matches_object(item.label, item.id) for item in token.certificates())
+def _matching_keys(uri: Uri, token: Token, pins: PinProvider | None) -> list[PrivateKey]:
+    """The keys that the URI names, themselves or by the certificate or public key beside them."""
+    if uri.type in ("cert", "public"):
+        if uri.type == "cert":
+            ids = {item.id for item in token.certificates() if uri.matches_object(item.label, item.id)}
+        else:
+            ids = {id for label, id in token.public_names() if uri.matches_object(label, id)}
+        return [key for id in ids if id for key in token.find_keys(pins, id=id)]
+    return list(token.find_keys(pins, uri.object, uri.id))
 
 
 def _tolerantly(shows: Callable[[Uri, Token], bool], uri: Uri, token: Token) -> bool:
@@ -251,10 +266,8 @@ def _tolerantly(shows: Callable[[Uri, Token], bool], uri: Uri, token: Token) -> 
 
 
 def _shows_key(uri: Uri, token: Token) -> bool:
-    keys = token.keys()
-    if any(uri.matches_object(key.label, key.id) for key in keys):
-        return True
-    return isinstance(token, PKCS11Token) and any(uri.matches_object(label, id) for label, id in token.public_names())
+    public = any(uri.matches_object(label, id) for label, id in token.public_names())
+    return public or bool(token.find_keys(label=uri.object, id=uri.id))
 
 
 def _shows_certificate(uri: Uri, token: Token) -> bool:
@@ -262,7 +275,15 @@ def _shows_certificate(uri: Uri, token: Token) -> bool:
 
 
 def _matching_certificates(uri: Uri, tokens: list[Token]) -> list[TokenCertificate]:
-    return [item for token in tokens for item in token.certificates() if uri.matches_object(item.label, item.id)]
+    found = []
+    for token in tokens:
+        try:
+            found += [item for item in token.certificates() if uri.matches_object(item.label, item.id)]
+        except TokenError as error:
+            if len(tokens) == 1:
+                raise
+            _log.info("looking for %s on token %s: %s", uri, token.info.label, error)
+    return found
 
 
 def _certifies(item: TokenCertificate, public: bytes) -> bool:

@@ -6,6 +6,7 @@ Plain data and abstract classes; no PKCS #11 call is made here.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
@@ -161,9 +162,19 @@ class Token(ABC):
     def login(self, pins: PinProvider | None = None) -> None:
         """Log the user in; nothing happens if that is done already or not needed.  Raises PinError, TokenError."""
 
-    @abstractmethod
     def keys(self) -> list[PrivateKey]:
         """The private keys visible now: most tokens show them only after login."""
+        return list(self.find_keys())
+
+    @abstractmethod
+    def find_keys(
+        self, pins: PinProvider | None = None, label: str | None = None, id: bytes | None = None
+    ) -> Sequence[PrivateKey]:
+        """`keys`, or those of a label and id; `pins`: who is to be asked when they are used."""
+
+    @abstractmethod
+    def public_names(self) -> list[tuple[str, bytes]]:
+        """Label and id of every public key visible now: most tokens show those without login."""
 
     @abstractmethod
     def certificates(self) -> list[TokenCertificate]: ...

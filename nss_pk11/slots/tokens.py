@@ -52,6 +52,7 @@ _PUBLIC_WANTED = (
     PUBLIC_KEY_INFO,
 )
 _CERTIFICATE_WANTED = (Attribute.VALUE, Attribute.LABEL, Attribute.ID)
+_FEW = 4
 _X509 = {Attribute.CLASS: ObjectClass.CERTIFICATE, Attribute.CERTIFICATE_TYPE: CertificateType.X_509}
 
 # After these no session that was opened before is of use.
@@ -167,39 +168,34 @@ class PKCS11Token(Token):
 
     # --- objects -----------------------------------------------------------------------------------------------------
 
-    def keys(self, pins: PinProvider | None = None) -> list[PrivateKey]:
-        return list(self.private_keys(pins))
-
-    def private_keys(self, pins: PinProvider | None = None) -> list[TokenKey]:
-        """`keys`, with who is to be asked when they are used."""
-        with self._objects() as session:
+    def find_keys(self, pins: PinProvider | None = None, label: str | None = None, id: bytes | None = None) -> list[TokenKey]:
+        named = {Attribute.LABEL: label, Attribute.ID: id}
+        template = {attribute: value for attribute, value in named.items() if value is not None}
+        with self._objects():
             generation = self.pool.generation
-            found = self._library.find_objects(session, {Attribute.CLASS: ObjectClass.PRIVATE_KEY}, WANTED)
-            publics = self.public_keys() if found else []
-        certificates = self.certificates() if found else []
-        return [
-            TokenKey(self, handle, generation, values, _public_key_of(values, publics, certificates), pins or self._pins)
-            for handle, values in found
-        ]
+            found = self._find({Attribute.CLASS: ObjectClass.PRIVATE_KEY, **template}, WANTED)
+            halves = _PublicHalves(self, many=len(found) > _FEW)
+            return [TokenKey(self, handle, generation, values, halves.of(values), pins or self._pins) for handle, values in found]
 
-    def public_keys(self) -> list[tuple[Attributes, PublicKey]]:
-        """The public key objects visible now that are of a known type."""
-        with self._objects() as session:
-            found = self._library.find_objects(session, {Attribute.CLASS: ObjectClass.PUBLIC_KEY}, _PUBLIC_WANTED)
+    def public_keys(self, template: Attributes | None = None) -> list[tuple[Attributes, PublicKey]]:
+        """The public key objects visible now that are of a known type and fit `template`."""
+        found = self._find({Attribute.CLASS: ObjectClass.PUBLIC_KEY, **(template or {})}, _PUBLIC_WANTED)
         keys = ((values, from_attributes(values)) for _, values in found)
         return [(values, key) for values, key in keys if key is not None]
 
     def public_names(self) -> list[tuple[str, bytes]]:
-        """Label and id of every public key object visible now."""
-        with self._objects() as session:
-            wanted = (Attribute.LABEL, Attribute.ID)
-            found = self._library.find_objects(session, {Attribute.CLASS: ObjectClass.PUBLIC_KEY}, wanted)
+        found = self._find({Attribute.CLASS: ObjectClass.PUBLIC_KEY}, (Attribute.LABEL, Attribute.ID))
         return [(values.get(Attribute.LABEL) or "", values.get(Attribute.ID) or b"") for _, values in found]
 
-    def certificates(self) -> list[TokenCertificate]:
-        with self._objects() as session:
-            found = self._library.find_objects(session, _X509, _CERTIFICATE_WANTED)
+    def certificates(self, template: Attributes | None = None) -> list[TokenCertificate]:
+        found = self._find({**_X509, **(template or {})}, _CERTIFICATE_WANTED)
         return [self._certificate(values) for _, values in found if values.get(Attribute.VALUE)]
+
+    def _find(self, template: Attributes, wanted: tuple[int, ...]) -> list[tuple[int, Attributes]]:
+        if "CKF_TOKEN_INITIALIZED" not in self._details.flags and not self.info.label:
+            return []  # a blank token opens no session
+        with self._objects() as session:
+            return self._library.find_objects(session, template, wanted)
 
     def _certificate(self, values: Attributes) -> TokenCertificate:
         label, id = values.get(Attribute.LABEL) or "", values.get(Attribute.ID) or b""
@@ -209,7 +205,7 @@ class PKCS11Token(Token):
         """Handle and generation of a key whose handle is no longer good: the one private key with its public key."""
         self.login(pins)
         wanted = spki(key.public_key)
-        for candidate in self.private_keys(pins):
+        for candidate in self.find_keys(pins, id=key.id or None):
             if candidate.has_public_key and spki(candidate.public_key) == wanted:
                 return candidate.place
         raise NotFound(f"{key.uri}: the key is no longer there", name="SEC_ERROR_NO_KEY", token=self.info.label)
@@ -269,7 +265,7 @@ class PKCS11Token(Token):
                 key = from_attributes(values)
                 if key is not None and self._library.set_attribute(public, Attribute.ID, default_id(key)):
                     self._library.set_attribute(private, Attribute.ID, default_id(key))
-        return next(key for key in self.private_keys() if key.place[0] == handle)
+        return next(key for key in self.find_keys(label=label) if key.place[0] == handle)
 
     def import_certificate(self, der: bytes, label: str, id: bytes) -> TokenCertificate:
         try:
@@ -330,33 +326,53 @@ class PKCS11Token(Token):
         self._guard.after_fork()
 
 
-def _public_key_of(
-    values: Attributes, publics: list[tuple[Attributes, PublicKey]], certificates: list[TokenCertificate]
-) -> PublicKey | None:
-    """The public half of a private key: by its own attributes, else by the public key, else by the certificate beside it.
+class _PublicHalves:
+    """Finds the public halves of private keys: by their own attributes, else by the public key, else by the certificate beside.
 
-    "Beside" means of the same CKA_ID; without one, of the same label, where that is unmistakable.
+    "Beside" means of the same CKA_ID; without one, of the same label, where that is unmistakable.  For `many` keys all public
+    objects are read once; for a few only those beside them, since a token may hold thousands.
     """
-    own = from_attributes(values)
-    if own is not None:
-        return own
-    id, label = values.get(Attribute.ID), values.get(Attribute.LABEL)
-    for attribute, value in ((Attribute.ID, id), (Attribute.LABEL, label)):
-        if not value:
-            continue
-        candidates = {
+
+    def __init__(self, token: PKCS11Token, many: bool) -> None:
+        self._token, self._many = token, many
+
+    def of(self, values: Attributes) -> PublicKey | None:
+        own = from_attributes(values)
+        if own is not None:
+            return own
+        for attribute in (Attribute.ID, Attribute.LABEL):
+            value = values.get(attribute)
+            if not value:
+                continue
+            template = {} if self._many else {attribute: value}
+            beside = self._by_public_key(values, attribute, template) or self._by_certificate(attribute, value, template)
+            if len(beside) == 1:
+                return next(iter(beside.values()))
+        return None
+
+    def _by_public_key(self, values: Attributes, attribute: Attribute, template: Attributes) -> dict[bytes, PublicKey]:
+        publics = self._all_publics if self._many else self._token.public_keys(template)
+        return {
             spki(key): key
             for other, key in publics
-            if other.get(attribute) == value
+            if other.get(attribute) == values[attribute]
             and other.get(Attribute.KEY_TYPE) == values.get(Attribute.KEY_TYPE)
             and _same_curve(values, other)
         }
-        if not candidates:
-            shown = (from_certificate(c.der) for c in certificates if value == (c.id if attribute == Attribute.ID else c.label))
-            candidates = {spki(key): key for key in shown if key is not None}
-        if len(candidates) == 1:
-            return next(iter(candidates.values()))
-    return None
+
+    def _by_certificate(self, attribute: Attribute, value: str | bytes, template: Attributes) -> dict[bytes, PublicKey]:
+        certificates = self._all_certificates if self._many else self._token.certificates(template)
+        fitting = (item for item in certificates if value == (item.id if attribute == Attribute.ID else item.label))
+        keys = (from_certificate(item.der) for item in fitting)
+        return {spki(key): key for key in keys if key is not None}
+
+    @cached_property
+    def _all_publics(self) -> list[tuple[Attributes, PublicKey]]:
+        return self._token.public_keys()
+
+    @cached_property
+    def _all_certificates(self) -> list[TokenCertificate]:
+        return self._token.certificates()
 
 
 def _same_curve(values: Attributes, other: Attributes) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +47,9 @@ def write(
 
 
 @pytest.fixture
-def manager() -> SlotManager:
-    return SlotManager()
+def manager() -> Iterator[SlotManager]:
+    with SlotManager() as manager:
+        yield manager
 
 
 @pytest.mark.parametrize("kind", MADE)

@@ -213,6 +213,17 @@ def test_registered_module_is_loaded_when_nothing_else_fits(
         assert manager.find_key(keys["rsa"].uri, pins.value(PIN)).label == "rsa"
 
 
+def test_registered_modules_are_asked_for_what_the_internal_token_lacks(
+    softhsm: SoftHSM, new_token: NewToken, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = new_token().generate_key("p256", "known only to a registered module")
+    (tmp_path / "pkcs11/modules").mkdir(parents=True)
+    (tmp_path / "pkcs11/modules/tests.module").write_text(f"module: {softhsm.module_path}\n")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    with SlotManager() as manager:
+        assert manager.find_key(f"pkcs11:object={quote(made.label)}", pins.value(PIN)).public_key == made.public_key
+
+
 def test_critical_registration_that_fails_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "pkcs11/modules").mkdir(parents=True)
     (tmp_path / "pkcs11/modules/broken.module").write_text("module: /nonexistent.so\ncritical: yes\n")

@@ -83,9 +83,12 @@ class InternalToken(Token):
                 self._certificates[item.id] = TokenCertificate(chain[0], label, item.id, uri, INFO)
         return known
 
-    def keys(self) -> list[PrivateKey]:
+    def find_keys(self, pins: PinProvider | None = None, label: str | None = None, id: bytes | None = None) -> list[PrivateKey]:
         with self._lock:
-            return list(self._keys.values())
+            return [key for key in self._keys.values() if label in (None, key.label) and id in (None, key.id)]
+
+    def public_names(self) -> list[tuple[str, bytes]]:
+        return [(key.label, key.id) for key in self.find_keys()]
 
     def certificates(self) -> list[TokenCertificate]:
         with self._lock:
