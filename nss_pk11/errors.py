@@ -347,9 +347,6 @@ _CERTIFICATE_ALERTS: dict[str, Alert] = {
     "SEC_ERROR_INADEQUATE_CERT_TYPE": Alert.unsupported_certificate,
     "SEC_ERROR_INADEQUATE_KEY_USAGE": Alert.unsupported_certificate,
     "SEC_ERROR_UNSUPPORTED_KEYALG": Alert.unsupported_certificate,
-    "SEC_ERROR_OCSP_MALFORMED_RESPONSE": Alert.bad_certificate_status_response,
-    "SEC_ERROR_OCSP_BAD_SIGNATURE": Alert.bad_certificate_status_response,
-    "SEC_ERROR_OCSP_OLD_RESPONSE": Alert.bad_certificate_status_response,
 }
 
 # Errors after which the transport is gone or the peer has already said goodbye: there is nobody to alert.
@@ -369,7 +366,8 @@ def alert_for(error: BaseException) -> Alert | None:
     if isinstance(error, InternalError):
         return Alert.internal_error
     if isinstance(error, CertificateError):
-        return _CERTIFICATE_ALERTS.get(error.name, Alert.bad_certificate)
+        staple = error.name.startswith("SEC_ERROR_OCSP_")
+        return _CERTIFICATE_ALERTS.get(error.name, Alert.bad_certificate_status_response if staple else Alert.bad_certificate)
     return next((ALERTS[kind] for kind in type(error).__mro__ if kind in ALERTS), Alert.internal_error)
 
 
