@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import click
 
+from ..errors import ConfigurationError
 from ..tls.codepoints import Group, Version
 from ..tls.suites import BY_NAME, DEFAULT_SUITES, Suite
 from .output import note
@@ -103,11 +104,18 @@ def negotiation_options(command: Command) -> Command:
 def negotiation(
     oldest: str, newest: str, suites: tuple[Suite, ...] | None, groups: tuple[Group, ...] | None, alpn: tuple[str, ...] | None
 ) -> dict[str, Any]:
-    """The options as fields of a `tls.config.Config`.  Versions for which no suite was named are out."""
+    """The options as fields of a `tls.config.Config`.  Versions for which no suite was named are out.
+
+    Raises ConfigurationError where none is left.
+    """
     first, last = VERSIONS[oldest], VERSIONS[newest]
     if suites is not None:
         last = min(last, max(suite.max_version for suite in suites))
         first = max(first, min(suite.min_version for suite in suites))
+    if first > last:
+        raise ConfigurationError(
+            f"no version is left: the oldest is {first.label}, the newest {last.label}", name="SSL_ERROR_INVALID_VERSION_RANGE"
+        )
     fields: dict[str, Any] = {"min_version": first, "max_version": last}
     given = {"suites": suites, "groups": groups, "alpn": alpn}
     return fields | {name: value for name, value in given.items() if value is not None}

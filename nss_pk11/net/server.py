@@ -90,7 +90,7 @@ class Server:
         self._answers: deque[tuple[Connection, Operation, object, BaseException | None]] = deque()
         self._wake_reader, self._wake_writer = socket.socketpair()
         self._parent = drain_when_readable
-        self._resume_accepting = 0.0
+        self._resume_accepting = self._look_again = 0.0
         self._stop = self._drain_wanted = self.draining = False
         self._drained_by = 0.0
         self._handlers: dict[type, Callable[[Connection, object], None]] = {
@@ -115,7 +115,7 @@ class Server:
         try:
             self._start()
             while not self._stop:
-                timed = self._connections or self.draining or self._resume_accepting
+                timed = self._connections or self.draining or self._resume_accepting or self._shared
                 for fd, _ in self._poll.poll(self._tick if timed else None):
                     connection = self._connections.get(fd)
                     if connection is not None:
@@ -198,6 +198,11 @@ class Server:
             self._expire(connection)
         for connection in self._lingering.expired(now):
             self._close(connection)
+        if self._shared and not self._resume_accepting and now >= self._look_again:
+            # A process that was woken for a connection and died before it took it leaves it to nobody.
+            self._look_again = now + 1.0
+            for listener in self._listeners.values():
+                self._accept(listener)
         if self._resume_accepting and now >= self._resume_accepting:
             self._resume_accepting = 0.0
             self._watch_listeners()
