@@ -140,6 +140,11 @@ class Process:
     def signal(self, number: int) -> None:
         self._child.send_signal(number)
 
+    def kill(self) -> None:
+        """At once, without a goodbye."""
+        self._child.kill()
+        self._child.wait()
+
     def wait(self, timeout: float = TIMEOUT) -> int | None:
         """Its exit status, or None where it still runs after `timeout` seconds."""
         try:

@@ -87,8 +87,7 @@ class InteractiveOpenSSLServer(OpenSSLServer):
     www = False
 
 
-def s_client(port: int, want: Want, session: Path | None = None) -> Result:
-    """One connection; `session`: a file that holds a session to resume, or where a new one goes (`want.resume` says which)."""
+def s_client_command(port: int, want: Want) -> list[str | Path]:
     command: list[str | Path] = [require("openssl"), "s_client", "-connect", f"{HOST}:{port}", *limits(want)]
     command += ["-servername", want.server_name] if want.server_name else ["-noservername"]
     if want.ca:
@@ -98,10 +97,15 @@ def s_client(port: int, want: Want, session: Path | None = None) -> Result:
     if want.credential:
         command += ["-cert", want.credential.chain_file, "-key", want.credential.key_file]
         command += ["-cert_chain", want.credential.issuer_file]
+    return [*command, *want.extra]
+
+
+def s_client(port: int, want: Want, session: Path | None = None) -> Result:
+    """One connection; `session`: a file that holds a session to resume, or where a new one goes (`want.resume` says which)."""
+    command = s_client_command(port, want)
     if session:
         command += ["-sess_in" if want.resume else "-sess_out", session]
-    status, output = run_client([*command, *want.extra], want.request)
-    return parse(status, output)
+    return parse(*run_client(command, want.request))
 
 
 def parse(status: int | None, output: str) -> Result:
