@@ -1,0 +1,468 @@
+"""TLS 1.2 with a peer that breaks the rules: each broken rule, its error and its alert.
+
+Two honest engines talk; a test rewrites one handshake message on its way, while it still travels in the clear.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from nss_pk11.errors import Alert
+from nss_pk11.sessions import TicketKeys
+from nss_pk11.tls import ffdhe
+from nss_pk11.tls.codepoints import ExtensionType, Group, HandshakeType, Version
+from nss_pk11.tls.messages import extensions as ext
+from nss_pk11.tls.messages.hello import ClientHello, ServerHello, message
+from nss_pk11.tls.ssl3.secrets import Secrets
+from nss_pk11.tls.suites import BY_NAME, SUITES
+
+from ..support import drive
+from ..support.drive import Driver
+from ..support.pki import PKI
+
+X, H = ExtensionType, HandshakeType
+ONLY12: dict[str, Any] = {"suites": SUITES, "max_version": Version.tls1_2}
+CHANGE_CIPHER_SPEC = bytes((20, 3, 3, 0, 1, 1))
+ECDHE, DHE, RSA, CBC = (
+    BY_NAME[name]
+    for name in ("ECDHE-RSA-AES128-GCM-SHA256", "DHE-RSA-AES128-GCM-SHA256", "AES128-GCM-SHA256", "ECDHE-RSA-AES128-SHA")
+)
+Edit = Callable[[bytes], bytes]
+
+
+def records(flight: bytes) -> list[bytes]:
+    found = []
+    while flight:
+        end = 5 + int.from_bytes(flight[3:5], "big")
+        found.append(flight[:end])
+        flight = flight[end:]
+    return found
+
+
+def rewrite(flight: bytes, kind: int, edit: Edit) -> bytes:
+    """`flight` with its cleartext messages of `kind` put through `edit`."""
+    out, clear = b"", True
+    for record in records(flight):
+        if record[0] == 20:
+            clear = False
+        if record[0] != 22 or not clear:
+            out += record
+            continue
+        rest, messages = record[5:], b""
+        while rest:
+            end = 4 + int.from_bytes(rest[1:4], "big")
+            messages += edit(rest[:end]) if rest[0] == kind else rest[:end]
+            rest = rest[end:]
+        if messages:
+            out += record[:3] + len(messages).to_bytes(2, "big") + messages
+    return out
+
+
+def run(server: Driver, client: Driver, kind: int, edit: Edit, by: str) -> None:
+    """A whole handshake in which messages of `kind` from `by` are rewritten."""
+    while True:
+        to_server, to_client = client.give(), server.give()
+        if not to_server and not to_client:
+            return
+        if to_server:
+            server.take(rewrite(to_server, kind, edit) if by == "client" else to_server)
+        if to_client:
+            client.take(rewrite(to_client, kind, edit) if by == "server" else to_client)
+
+
+def refusal(driver: Driver, other: Driver, alert: Alert) -> None:
+    assert driver.error is not None, "nobody noticed"
+    assert other.alert == alert, f"{driver.error!r} sent {other.error!r}"
+    assert not driver.engine.handshake_complete
+
+
+# --- ClientHello -----------------------------------------------------------------------------------------------------------
+
+
+def hello(raw: bytes, extensions: dict[int, bytes | None] | None = None, **changes: Any) -> bytes:
+    """A ClientHello changed; None takes an extension out."""
+    old = ClientHello.decode(raw)
+    merged = {kind: body for kind, body in (old.extensions | (extensions or {})).items() if body is not None}
+    fields = {name: getattr(old, name) for name in ("version", "random", "session_id", "suites", "compression")}
+    return ClientHello(extensions=merged, **fields | changes).encode()  # type: ignore[arg-type]
+
+
+CLIENT_HELLOS: dict[str, tuple[Edit, Alert]] = {
+    "compression without null": (lambda raw: hello(raw, compression=b"\x01"), Alert.illegal_parameter),
+    "no compression": (lambda raw: hello(raw, compression=b""), Alert.decode_error),
+    "session id of 33 bytes": (lambda raw: hello(raw, session_id=bytes(33)), Alert.decode_error),
+    "no suites": (lambda raw: hello(raw, suites=()), Alert.decode_error),
+    "unknown suites": (lambda raw: hello(raw, suites=(0x0A0A, 0xFFFF)), Alert.handshake_failure),
+    "truncated": (lambda raw: message(1, raw[4:-1]), Alert.decode_error),
+    "something behind it": (lambda raw: message(1, raw[4:] + b"\0"), Alert.decode_error),
+    "extended master secret with a body": (lambda raw: hello(raw, {X.extended_master_secret: b"\0"}), Alert.decode_error),
+    "encrypt-then-mac with a body": (lambda raw: hello(raw, {X.encrypt_then_mac: b"\0"}), Alert.decode_error),
+    "no uncompressed points": (lambda raw: hello(raw, {X.ec_point_formats: b"\x01\x01"}), Alert.illegal_parameter),
+    "no point formats": (lambda raw: hello(raw, {X.ec_point_formats: b"\0"}), Alert.decode_error),
+    "point formats cut": (lambda raw: hello(raw, {X.ec_point_formats: b"\x02\0"}), Alert.decode_error),
+    "renegotiation of what": (lambda raw: hello(raw, {X.renegotiation_info: b"\x0c" + bytes(12)}), Alert.handshake_failure),
+    "renegotiation info without length": (lambda raw: hello(raw, {X.renegotiation_info: b""}), Alert.decode_error),
+    "odd schemes": (lambda raw: hello(raw, {X.signature_algorithms: b"\0\x03\x04\x01\x04"}), Alert.decode_error),
+    "no schemes": (lambda raw: hello(raw, {X.signature_algorithms: b"\0\0"}), Alert.decode_error),
+    "schemes absent": (lambda raw: hello(raw, {X.signature_algorithms: None}), Alert.handshake_failure),
+    "unknown schemes": (lambda raw: hello(raw, {X.signature_algorithms: b"\0\x02\xfe\xfe"}), Alert.handshake_failure),
+    "no groups": (lambda raw: hello(raw, {X.supported_groups: b"\0\0"}), Alert.decode_error),
+    "unknown groups": (lambda raw: hello(raw, {X.supported_groups: b"\0\x02\x0a\x0a"}), Alert.handshake_failure),
+    "record size limit of 63": (lambda raw: hello(raw, {X.record_size_limit: b"\0\x3f"}), Alert.illegal_parameter),
+    "record size limit cut": (lambda raw: hello(raw, {X.record_size_limit: b"\0"}), Alert.decode_error),
+    "fragments of an unknown size": (
+        lambda raw: hello(raw, {X.max_fragment_length: b"\x05", X.record_size_limit: None}),
+        Alert.illegal_parameter,
+    ),
+    "status request cut": (lambda raw: hello(raw, {X.status_request: b"\x01\0"}), Alert.decode_error),
+    "server name of no bytes": (lambda raw: hello(raw, {X.server_name: b"\0\x03\0\0\0"}), Alert.decode_error),
+    "protocols cut": (lambda raw: hello(raw, {X.application_layer_protocol_negotiation: b"\0\x02\x05h"}), Alert.decode_error),
+    "an extension twice": (lambda raw: _twice(raw), Alert.illegal_parameter),
+    "an old version": (lambda raw: hello(raw, version=0x0302), Alert.protocol_version),
+}
+
+
+def _twice(raw: bytes) -> bytes:
+    """The last extension (session_ticket, empty) once more."""
+    block = ext.encode_block(ClientHello.decode(raw).extensions)
+    start = raw.index(block)
+    doubled = block[2:] + X.session_ticket.to_bytes(2, "big") + b"\0\0"
+    return message(1, raw[4:start] + len(doubled).to_bytes(2, "big") + doubled)
+
+
+@pytest.mark.parametrize("name", CLIENT_HELLOS)
+def test_client_hello(engine_pki: PKI, name: str) -> None:
+    edit, alert = CLIENT_HELLOS[name]
+    suites = tuple(suite for suite in SUITES if suite.key_exchange == "ecdhe_rsa")
+    server, client = drive.server(engine_pki.server("rsa"), **ONLY12), drive.client(suites=suites, max_version=Version.tls1_2)
+    run(server, client, H.client_hello, edit, by="client")
+    refusal(server, client, alert)
+
+
+@pytest.mark.parametrize(
+    "extensions",
+    [
+        {0x0A0A: b"", 0xFAFA: b"\0"},
+        {X.session_ticket: b"no ticket of ours"},
+        {X.server_name: None},
+        {X.supported_groups: b"\0\x06\x0a\x0a\0\x1d\xff\xff"},
+        {X.ec_point_formats: None},
+        {X.extended_master_secret: None, X.encrypt_then_mac: None},
+        {X.renegotiation_info: b"\0"},
+        {X.padding: bytes(4000)},
+    ],
+    ids=str,
+)
+def test_client_hello_that_is_merely_odd(engine_pki: PKI, extensions: dict[int, bytes | None]) -> None:
+    """The server goes on; the honest client notices at Finished that somebody changed its words."""
+    server, client = drive.server(engine_pki.server("rsa"), **ONLY12, tickets=TicketKeys()), drive.client(**ONLY12)
+    server.take(rewrite(client.give(), H.client_hello, lambda raw: hello(raw, extensions)))
+    assert server.error is None
+    assert records(server.give())
+
+
+# --- ServerHello -----------------------------------------------------------------------------------------------------------
+
+
+def answer(raw: bytes, extensions: dict[int, bytes | None] | None = None, **changes: Any) -> bytes:
+    old = ServerHello.decode(raw)
+    merged = {kind: body for kind, body in (old.extensions | (extensions or {})).items() if body is not None}
+    fields = {name: getattr(old, name) for name in ("version", "random", "session_id", "suite", "compression")}
+    return ServerHello(extensions=merged, **fields | changes).encode()  # type: ignore[arg-type]
+
+
+SERVER_HELLOS: dict[str, tuple[Edit, Alert]] = {
+    "suite not offered": (lambda raw: answer(raw, suite=0x000A), Alert.illegal_parameter),
+    "suite of TLS 1.3": (lambda raw: answer(raw, suite=0x1301), Alert.illegal_parameter),
+    "compression": (lambda raw: answer(raw, compression=1), Alert.illegal_parameter),
+    "old version": (lambda raw: answer(raw, version=0x0302), Alert.protocol_version),
+    "session id of 33 bytes": (lambda raw: answer(raw, session_id=bytes(33)), Alert.decode_error),
+    "extension not offered": (lambda raw: answer(raw, {X.cookie: b""}), Alert.unsupported_extension),
+    "extension out of place": (lambda raw: answer(raw, {X.signature_algorithms: b"\0\x02\x04\x01"}), Alert.illegal_parameter),
+    "renegotiation of what": (lambda raw: answer(raw, {X.renegotiation_info: b"\x01\0"}), Alert.handshake_failure),
+    "extended master secret with a body": (lambda raw: answer(raw, {X.extended_master_secret: b"\0"}), Alert.decode_error),
+    "ticket promise with a body": (lambda raw: answer(raw, {X.session_ticket: b"\0"}), Alert.decode_error),
+    "no uncompressed points": (lambda raw: answer(raw, {X.ec_point_formats: b"\x01\x02"}), Alert.illegal_parameter),
+    "encrypt-then-mac and AEAD": (lambda raw: answer(raw, {X.encrypt_then_mac: b""}), Alert.illegal_parameter),
+    "protocol not offered": (
+        lambda raw: answer(raw, {X.application_layer_protocol_negotiation: b"\0\x03\x02h3"}),
+        Alert.illegal_parameter,
+    ),
+    "record size limit of 63": (lambda raw: answer(raw, {X.record_size_limit: b"\0\x3f"}), Alert.illegal_parameter),
+    "a server name": (lambda raw: answer(raw, {X.server_name: b"x"}), Alert.decode_error),
+    "truncated": (lambda raw: message(2, raw[4:-1]), Alert.decode_error),
+}
+
+
+@pytest.mark.parametrize("name", SERVER_HELLOS)
+def test_server_hello(engine_pki: PKI, name: str) -> None:
+    edit, alert = SERVER_HELLOS[name]
+    server = drive.server(engine_pki.server("rsa"), **ONLY12, alpn=("h2",))
+    client = drive.client(**ONLY12, alpn=("h2",))
+    run(server, client, H.server_hello, edit, by="server")
+    refusal(client, server, alert)
+
+
+def test_echo_of_a_session_id_that_means_nothing(engine_pki: PKI) -> None:
+    """A TLS 1.3 client's made-up session id is no session (RFC 8446 appendix D.4)."""
+    server, client = drive.server(engine_pki.server("rsa"), **ONLY12), drive.client(suites=SUITES)
+    flight = client.give()
+    made_up = ClientHello.decode(records(flight)[0][5:]).session_id
+    assert len(made_up) == 32
+    server.take(flight)
+    client.take(rewrite(server.give(), H.server_hello, lambda raw: answer(raw, session_id=made_up)))
+    server.take(client.give())
+    refusal(client, server, Alert.illegal_parameter)
+
+
+def test_downgrade(engine_pki: PKI) -> None:
+    """Somebody cuts TLS 1.3 out of the ClientHello; the server's random tells (RFC 8446 section 4.1.3)."""
+    server, client = drive.server(engine_pki.server("rsa"), suites=SUITES), drive.client(suites=SUITES)
+    run(server, client, H.client_hello, lambda raw: hello(raw, {X.supported_versions: None, X.key_share: None}), by="client")
+    refusal(client, server, Alert.illegal_parameter)
+
+
+@pytest.mark.parametrize("at_first", [True, False])
+def test_extended_master_secret_must_not_change_on_resumption(engine_pki: PKI, at_first: bool) -> None:
+    """RFC 7627 section 5.3, both sides' rules."""
+    keys = TicketKeys()
+    first = drive.client(**ONLY12)
+    drive.exchange(drive.server(engine_pki.server("rsa"), **ONLY12, tickets=keys), first)
+    server, client = (
+        drive.server(engine_pki.server("rsa"), **ONLY12, tickets=keys),
+        drive.client(**ONLY12, session=first.sessions[0]),
+    )
+    if at_first:
+        run(server, client, H.client_hello, lambda raw: hello(raw, {X.extended_master_secret: None}), by="client")
+        refusal(server, client, Alert.handshake_failure)
+    else:
+        run(server, client, H.server_hello, lambda raw: answer(raw, {X.extended_master_secret: None}), by="server")
+        refusal(client, server, Alert.handshake_failure)
+
+
+# --- key exchange ----------------------------------------------------------------------------------------------------------
+
+PRIME = ffdhe.PRIMES[Group.ffdhe2048]
+
+
+def sized(width: int, value: bytes) -> bytes:
+    return len(value).to_bytes(width, "big") + value
+
+
+CLIENT_KEY_EXCHANGES: dict[str, tuple[Any, Edit, Alert]] = {
+    "empty point": (ECDHE, lambda _: message(16, b"\0"), Alert.decode_error),
+    "point cut": (ECDHE, lambda raw: message(16, raw[4:-1]), Alert.decode_error),
+    "something behind the point": (ECDHE, lambda raw: message(16, raw[4:] + b"\0"), Alert.decode_error),
+    "point of zeros": (ECDHE, lambda _: message(16, sized(1, bytes(32))), Alert.illegal_parameter),
+    "point too short": (ECDHE, lambda _: message(16, sized(1, bytes(31))), Alert.illegal_parameter),
+    "point too long": (ECDHE, lambda _: message(16, sized(1, bytes(33))), Alert.illegal_parameter),
+    "no public value": (DHE, lambda _: message(16, b"\0\0"), Alert.decode_error),
+    "public value 0": (DHE, lambda _: message(16, sized(2, b"\0")), Alert.illegal_parameter),
+    "public value 1": (DHE, lambda _: message(16, sized(2, b"\x01")), Alert.illegal_parameter),
+    "public value p-1": (DHE, lambda _: message(16, sized(2, (PRIME - 1).to_bytes(256, "big"))), Alert.illegal_parameter),
+    "public value p": (DHE, lambda _: message(16, sized(2, PRIME.to_bytes(256, "big"))), Alert.illegal_parameter),
+    "public value too long": (DHE, lambda _: message(16, sized(2, bytes(257))), Alert.illegal_parameter),
+    "ciphertext without length": (RSA, lambda raw: message(16, raw[6:]), Alert.decode_error),
+    "ciphertext cut": (RSA, lambda raw: message(16, raw[4:-1]), Alert.decode_error),
+    "no ciphertext": (RSA, lambda _: message(16, b"\0\0"), Alert.decode_error),
+    "another ciphertext": (RSA, lambda _: message(16, sized(2, b"\x01" * 256)), Alert.bad_record_mac),
+    "a short ciphertext": (RSA, lambda _: message(16, sized(2, b"\x01" * 200)), Alert.bad_record_mac),
+    "a ciphertext larger than the modulus": (RSA, lambda _: message(16, sized(2, b"\xff" * 256)), Alert.bad_record_mac),
+}
+
+
+@pytest.mark.parametrize("name", CLIENT_KEY_EXCHANGES)
+def test_client_key_exchange(engine_pki: PKI, name: str) -> None:
+    suite, edit, alert = CLIENT_KEY_EXCHANGES[name]
+    server = drive.server(engine_pki.server("rsa"), **ONLY12)
+    client = drive.client(**ONLY12 | {"suites": (suite,)}, groups=(Group.x25519, Group.ffdhe2048))
+    run(server, client, H.client_key_exchange, edit, by="client")
+    refusal(server, client, alert)
+
+
+@pytest.mark.parametrize("point", [b"\x04" + bytes(64), b"\x02" + bytes(32), b"\x04" + b"\x01" * 64, b"\0"], ids=len)
+def test_point_not_on_its_curve(engine_pki: PKI, point: bytes) -> None:
+    server, client = drive.server(engine_pki.server("rsa"), **ONLY12), drive.client(**ONLY12, groups=(Group.secp256r1,))
+    run(server, client, H.client_key_exchange, lambda _: message(16, sized(1, point)), by="client")
+    refusal(server, client, Alert.illegal_parameter)
+
+
+SERVER_KEY_EXCHANGES: dict[str, tuple[Any, Edit, Alert]] = {
+    "explicit curve": (ECDHE, lambda raw: message(12, b"\x01" + raw[5:]), Alert.illegal_parameter),
+    "curve not offered": (ECDHE, lambda raw: message(12, b"\x03\0\x18" + raw[7:]), Alert.illegal_parameter),
+    "another point": (ECDHE, lambda raw: message(12, raw[4:8] + bytes((raw[8] ^ 1,)) + raw[9:]), Alert.decrypt_error),
+    "scheme not offered": (ECDHE, lambda raw: message(12, raw[4:40] + b"\x02\x01" + raw[42:]), Alert.illegal_parameter),
+    "scheme of another key": (ECDHE, lambda raw: message(12, raw[4:40] + b"\x04\x03" + raw[42:]), Alert.illegal_parameter),
+    "signature broken": (ECDHE, lambda raw: raw[:-1] + bytes((raw[-1] ^ 1,)), Alert.decrypt_error),
+    "signature cut": (ECDHE, lambda raw: message(12, raw[4:-1]), Alert.decode_error),
+    "something behind it": (ECDHE, lambda raw: message(12, raw[4:] + b"\0"), Alert.decode_error),
+    "small prime": (DHE, lambda raw: message(12, sized(2, b"\xff" * 128) + raw[4 + 258 :]), Alert.insufficient_security),
+    "even prime": (DHE, lambda raw: message(12, sized(2, b"\xff" * 255 + b"\xfe") + raw[4 + 258 :]), Alert.illegal_parameter),
+    "huge prime": (DHE, lambda raw: message(12, sized(2, b"\xff" * 1025) + raw[4 + 258 :]), Alert.illegal_parameter),
+    "generator 1": (DHE, lambda raw: message(12, raw[4:264] + b"\x01" + raw[265:]), Alert.illegal_parameter),
+    "another generator": (DHE, lambda raw: message(12, raw[4:264] + b"\x05" + raw[265:]), Alert.decrypt_error),
+    "left out": (ECDHE, lambda _: b"", Alert.unexpected_message),
+}
+
+
+@pytest.mark.parametrize("name", SERVER_KEY_EXCHANGES)
+def test_server_key_exchange(engine_pki: PKI, name: str) -> None:
+    suite, edit, alert = SERVER_KEY_EXCHANGES[name]
+    server = drive.server(engine_pki.server("rsa"), **ONLY12)
+    client = drive.client(**ONLY12 | {"suites": (suite,)}, groups=(Group.x25519, Group.ffdhe2048))
+    run(server, client, H.server_key_exchange, edit, by="server")
+    refusal(client, server, alert)
+
+
+# --- certificates ----------------------------------------------------------------------------------------------------------
+
+FROM_SERVER: dict[str, tuple[int, Edit, Alert]] = {
+    "no certificate": (H.certificate, lambda _: message(11, bytes(3)), Alert.decode_error),
+    "certificate cut": (H.certificate, lambda raw: message(11, raw[4:-1]), Alert.decode_error),
+    "certificate of rubbish": (H.certificate, lambda _: message(11, sized(3, sized(3, b"rubbish"))), Alert.bad_certificate),
+    "certificate left out": (H.certificate, lambda _: b"", Alert.unexpected_message),
+    "hello done with a body": (H.server_hello_done, lambda _: message(14, b"\0"), Alert.decode_error),
+    "hello done twice": (H.server_hello_done, lambda raw: raw + raw, Alert.unexpected_message),
+    "request without types": (H.certificate_request, lambda raw: message(13, b"\0" + raw[7:]), Alert.decode_error),
+    "request cut": (H.certificate_request, lambda raw: message(13, raw[4:-1]), Alert.decode_error),
+    "status of an unknown type": (H.certificate_status, lambda raw: message(22, b"\x02" + raw[5:]), Alert.illegal_parameter),
+    "status cut": (H.certificate_status, lambda raw: message(22, raw[4:-1]), Alert.decode_error),
+}
+
+
+@pytest.mark.parametrize("name", FROM_SERVER)
+def test_server_flight(engine_pki: PKI, name: str) -> None:
+    kind, edit, alert = FROM_SERVER[name]
+    server = drive.server(engine_pki.server("rsa"), ocsp=b"response", **ONLY12, client_auth="request")
+    client = drive.client(**ONLY12, identities=(drive.identity(engine_pki.client("rsa")),))
+    run(server, client, kind, edit, by="server")
+    refusal(client, server, alert)
+
+
+FROM_CLIENT: dict[str, tuple[int, Edit, Alert]] = {
+    "certificate cut": (H.certificate, lambda raw: message(11, raw[4:-1]), Alert.decode_error),
+    "certificate of rubbish": (H.certificate, lambda _: message(11, sized(3, sized(3, b"rubbish"))), Alert.bad_certificate),
+    "certificate left out": (H.certificate, lambda _: b"", Alert.unexpected_message),
+    "certificate taken back": (H.certificate, lambda _: message(11, bytes(3)), Alert.handshake_failure),
+    "verify broken": (H.certificate_verify, lambda raw: raw[:-1] + bytes((raw[-1] ^ 1,)), Alert.decrypt_error),
+    "verify empty": (H.certificate_verify, lambda raw: raw[:0] + message(15, raw[4:6] + b"\0\0"), Alert.decrypt_error),
+    "verify cut": (H.certificate_verify, lambda raw: message(15, raw[4:-1]), Alert.decode_error),
+    "verify by another scheme": (H.certificate_verify, lambda raw: message(15, b"\x04\x03" + raw[6:]), Alert.illegal_parameter),
+    "verify by SHA-1": (H.certificate_verify, lambda raw: message(15, b"\x02\x01" + raw[6:]), Alert.illegal_parameter),
+    "verify left out": (H.certificate_verify, lambda _: b"", Alert.unexpected_message),
+    "key exchange twice": (H.client_key_exchange, lambda raw: raw + raw, Alert.unexpected_message),
+    "key exchange left out": (H.client_key_exchange, lambda _: b"", Alert.unexpected_message),
+}
+
+
+@pytest.mark.parametrize("name", FROM_CLIENT)
+def test_client_flight(engine_pki: PKI, name: str) -> None:
+    kind, edit, alert = FROM_CLIENT[name]
+    server = drive.server(engine_pki.server("rsa"), **ONLY12, client_auth="require")
+    client = drive.client(**ONLY12, identities=(drive.identity(engine_pki.client("rsa")),))
+    run(server, client, kind, edit, by="client")
+    refusal(server, client, alert)
+
+
+def test_certificate_that_does_not_fit_the_suite(engine_pki: PKI) -> None:
+    ec = message(11, sized(3, sized(3, drive.identity(engine_pki.server("p256")).chain[0])))
+    server, client = drive.server(engine_pki.server("rsa"), **ONLY12), drive.client(**ONLY12)
+    run(server, client, H.certificate, lambda _: ec, by="server")
+    refusal(client, server, Alert.illegal_parameter)
+
+
+# --- the end ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("by", ["server", "client"])
+@pytest.mark.parametrize(
+    ("lie", "alert"), [(lambda data: bytes(12), Alert.decrypt_error), (lambda data: data[:-1], Alert.decode_error)]
+)
+def test_finished(engine_pki: PKI, monkeypatch: pytest.MonkeyPatch, by: str, lie: Edit, alert: Alert) -> None:
+    server, client = drive.server(engine_pki.server("rsa"), **ONLY12), drive.client(**ONLY12)
+    liar, judge = (server, client) if by == "server" else (client, server)
+    honest, calls = Secrets.finished, []
+
+    def finished(self: Secrets, by_server: bool, transcript_hash: bytes) -> bytes:
+        calls.append(by_server)
+        first = calls.count(by_server) == 1  # whoever sends it computes it first
+        data = honest(self, by_server, transcript_hash)
+        return lie(data) if first and by_server == (by == "server") else data
+
+    monkeypatch.setattr(Secrets, "finished", finished)
+    drive.exchange(server, client)
+    refusal(judge, liar, alert)
+
+
+def without(flight: bytes, kind: int) -> bytes:
+    return b"".join(record for record in records(flight) if record[0] != kind)
+
+
+def test_change_cipher_spec_left_out(engine_pki: PKI) -> None:
+    server, client = drive.server(engine_pki.server("rsa"), **ONLY12), drive.client(**ONLY12)
+    server.take(client.give())
+    client.take(server.give())
+    server.take(without(client.give(), 20))
+    assert server.error is not None
+    assert server.error.name == "SSL_ERROR_RX_UNKNOWN_HANDSHAKE" or "UNEXPECTED" in server.error.name
+
+
+@pytest.mark.parametrize("before", ["the hello", "the key exchange"])
+def test_early_change_cipher_spec(engine_pki: PKI, before: str) -> None:
+    """CVE-2014-0224."""
+    server, client = drive.server(engine_pki.server("rsa"), **ONLY12), drive.client(**ONLY12)
+    if before == "the hello":
+        server.take(CHANGE_CIPHER_SPEC)
+    else:
+        server.take(client.give())
+        client.take(server.give())
+        server.take(CHANGE_CIPHER_SPEC + client.give())
+    assert server.error is not None
+    assert server.error.name == "SSL_ERROR_RX_UNEXPECTED_CHANGE_CIPHER"
+
+
+@pytest.mark.parametrize("body", [b"\x02", b"\x01\x01", b"\0"])
+def test_malformed_change_cipher_spec(engine_pki: PKI, body: bytes) -> None:
+    server, client = drive.server(engine_pki.server("rsa"), **ONLY12), drive.client(**ONLY12)
+    server.take(client.give())
+    client.take(server.give())
+    server.take(client.give().replace(CHANGE_CIPHER_SPEC, b"\x14\x03\x03" + sized(2, body)))
+    client.take(server.give())
+    refusal(server, client, Alert.unexpected_message)
+
+
+def test_message_across_the_key_change(engine_pki: PKI) -> None:
+    """Part of a handshake message before change_cipher_spec, the rest behind it."""
+    server, client = drive.server(engine_pki.server("rsa"), **ONLY12), drive.client(**ONLY12)
+    server.take(client.give())
+    client.take(server.give())
+    flight = client.give()
+    server.take(flight.replace(CHANGE_CIPHER_SPEC, b"\x16\x03\x03\0\x02\x14\0" + CHANGE_CIPHER_SPEC))
+    client.take(server.give())
+    refusal(server, client, Alert.unexpected_message)
+
+
+def test_data_before_finished(engine_pki: PKI) -> None:
+    server, client = drive.server(engine_pki.server("rsa"), **ONLY12), drive.client(**ONLY12)
+    server.take(client.give())
+    client.take(server.give())
+    server.take(b"\x17\x03\x03\0\x01x")
+    client.take(server.give())
+    refusal(server, client, Alert.unexpected_message)
+
+
+def test_record_that_does_not_authenticate(engine_pki: PKI) -> None:
+    for suite in (ECDHE, CBC):
+        for etm in (True, False):
+            server = drive.server(engine_pki.server("rsa"), **ONLY12, encrypt_then_mac=etm)
+            client = drive.client(**ONLY12 | {"suites": (suite,)})
+            drive.exchange(server, client)
+            client.engine.send(b"data")
+            flight = bytearray(client.give())
+            flight[-1] ^= 1
+            server.take(bytes(flight))
+            client.take(server.give())
+            assert client.alert == Alert.bad_record_mac
