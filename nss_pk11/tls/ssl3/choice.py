@@ -77,6 +77,9 @@ class Choice:
     group: Group | None
 
 
+# Scheme -> the suites it belongs to.
+SIGNS_AS: dict[int, str] = {scheme: "rsa" if scheme.name.startswith("rsa") else "ecdsa" for scheme in SignatureScheme}
+
 # Key exchange -> what the identity must do, and the kind of group it needs.
 _NEEDS: dict[str, tuple[str, str]] = {
     "ecdhe_ecdsa": ("ecdsa", "curve"),
@@ -161,7 +164,7 @@ def _authenticators(
     """
     found: dict[str, tuple[Identity, SignatureScheme | None]] = {}
     for way in ("rsa", "ecdsa"):
-        schemes = [scheme for scheme in config.common_schemes(offer.schemes) if signs_as(scheme) == way]
+        schemes = [scheme for scheme in config.common_schemes(offer.schemes) if SIGNS_AS.get(scheme) == way]
         fitting = [i for i in identities if i.curve is None or offer.groups is None or i.curve in offer.groups]
         if schemes and any(selection.usable_scheme(identity, schemes, version) for identity in fitting):
             found[way] = selection.choose_identity(fitting, server_name, schemes, version)
@@ -169,11 +172,3 @@ def _authenticators(
     if decrypting:
         found["decrypt"] = min(decrypting, key=lambda identity: identity.cost), None
     return found
-
-
-def signs_as(scheme: int) -> str:
-    """ "rsa" or "ecdsa", the suites a scheme belongs to; "" for an unknown one."""
-    try:
-        return "rsa" if SignatureScheme(scheme).name.startswith("rsa") else "ecdsa"
-    except ValueError:
-        return ""

@@ -23,7 +23,7 @@ from ..session import Session
 from ..suites import BY_CODE, Suite
 from ..waits import CHANGE_CIPHER_SPEC, ChooseClientIdentity, Receive, Sign, VerifyPeer
 from . import keyexchange, renegotiation
-from .choice import signs_as
+from .choice import SIGNS_AS
 from .secrets import Secrets
 
 X = ExtensionType
@@ -210,7 +210,7 @@ class ClientHandshake:
             return
         types, schemes, authorities = tls12.decode_request(self.request)
         accepted = {_CERTIFICATE_TYPES[kind] for kind in types if kind in _CERTIFICATE_TYPES}
-        schemes = tuple(scheme for scheme in self.config.common_schemes(schemes) if signs_as(scheme) in accepted)
+        schemes = tuple(scheme for scheme in self.config.common_schemes(schemes) if SIGNS_AS.get(scheme) in accepted)
         fitting = tuple(i for i in self.config.identities if selection.usable_scheme(i, schemes, self.version))
         if fitting:
             self.identity = yield ChooseClientIdentity(fitting, authorities, schemes)
