@@ -36,7 +36,7 @@ VERIFIED_CHAINS = 256
 class Verifier(Protocol):
     """What decides on a peer's chain; `certs.Trust` does."""
 
-    def verify_server(self, chain: tuple[bytes, ...], server_name: str, *, now: float, ocsp: bytes = b"") -> object: ...
+    def verify_server(self, chain: tuple[bytes, ...], server_name: str, *, now: float, ocsp: bytes | None = b"") -> object: ...
 
     def verify_client(self, chain: tuple[bytes, ...], *, now: float) -> object: ...
 
@@ -54,7 +54,7 @@ class SessionStore(Protocol):
 class Unverified:
     """Accepts every certificate.  For tests, and for users who say so."""
 
-    def verify_server(self, chain: tuple[bytes, ...], server_name: str, *, now: float, ocsp: bytes = b"") -> object:
+    def verify_server(self, chain: tuple[bytes, ...], server_name: str, *, now: float, ocsp: bytes | None = b"") -> object:
         return chain
 
     def verify_client(self, chain: tuple[bytes, ...], *, now: float) -> object:
@@ -197,7 +197,7 @@ class KeyExecutor:
         if self.trust is None:
             raise CertificateError("no authority is trusted", name="SEC_ERROR_UNTRUSTED_ISSUER")
         digest = sha256(b"".join(sha256(der).digest() for der in operation.chain))
-        digest.update(sha256(operation.ocsp).digest())
+        digest.update(b"" if operation.ocsp is None else sha256(operation.ocsp).digest())
         digest.update(f"{operation.purpose}\0{operation.server_name}".encode())
         key, now = digest.digest(), self.clock()
         if 0 <= now - self._verified.get(key, float("-inf")) < VERIFIED_FOR:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import time
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import AlertReceived, NSPRError, alert_for
 from .identity import key_of
-from .record import negotiated
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -58,34 +59,48 @@ def alert_of(error: NSPRError) -> tuple[str, str] | None:
 
 
 def facts(connection: Connection) -> dict[str, Any]:
-    """The line's content; what does not apply is left out."""
+    """The line's content, by the names of `record.negotiated`; what does not apply is left out."""
     info, error = connection.info, connection.error
-    found: dict[str, Any] = {
-        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "pid": os.getpid(),
-        "peer": peer_name(connection.address),
-    }
-    found |= {name: value for name, value in negotiated(info).items() if value not in (None, False) and name in _SHOWN}
+    found: dict[str, Any] = {"time": _stamp(int(time.time())), "pid": os.getpid(), "peer": peer_name(connection.address)}
+    if info.version is not None:
+        found["version"] = info.version.label
+    for name in _NAMED:
+        value = getattr(info, name)
+        if value is not None:
+            found[name] = value.name
+    for name in _PLAIN:
+        value = getattr(info, name)
+        if value:
+            found[name] = value
     if info.identity is not None:
         key = key_of(info.identity)
-        found |= {"token": key.token.label, "key": key.label}
+        found["token"], found["key"] = key.token.label, key.label
     if error is not None:
+        found["error"], found["detail"] = error.name, error.detail
         alert = alert_of(error)
-        found |= {"error": error.name, "detail": error.detail} | ({f"alert_{alert[0]}": alert[1]} if alert else {})
+        if alert is not None:
+            found[f"alert_{alert[0]}"] = alert[1]
     if connection.handshake_seconds:
         found["handshake_ms"] = round(connection.handshake_seconds * 1e3, 2)
     found["ms"] = round((time.monotonic() - connection.started) * 1e3, 2)
-    return found | {"bytes_in": connection.bytes_in, "bytes_out": connection.bytes_out}
+    found["bytes_in"], found["bytes_out"] = connection.bytes_in, connection.bytes_out
+    return found
 
 
-_SHOWN = {"version", "suite", "group", "signature_scheme", "alpn", "server_name", "resumed", "hello_retry"}
+_NAMED = ("suite", "group", "signature_scheme")
+_PLAIN = ("alpn", "server_name", "resumed", "hello_retry")
+
+
+@lru_cache(1)
+def _stamp(second: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(second))
 
 
 def _json_line(connection: Connection) -> str:
     return json.dumps(facts(connection), separators=(",", ":")) + "\n"
 
 
-_BARE = ("time", "peer", "version", "suite", "group", "signature_scheme", "error")
+_BARE = frozenset({"time", "peer", "version", "suite", "group", "signature_scheme", "error"})
 _SHORT = {
     "server_name": "sni",
     "alert_sent": "alert",
@@ -95,6 +110,7 @@ _SHORT = {
     "bytes_in": "in",
     "bytes_out": "out",
 }
+_needs_no_quotes = re.compile(r"[!#-<>-\[\]-~]+").fullmatch  # printable ASCII without space, quote, equals sign, backslash
 
 
 def _text_line(connection: Connection) -> str:
@@ -104,11 +120,8 @@ def _text_line(connection: Connection) -> str:
             words.append(value)
         elif value is True:
             words.append(_SHORT.get(name, name))
+        elif isinstance(value, str):
+            words.append(f"{_SHORT.get(name, name)}={value if _needs_no_quotes(value) else json.dumps(value)}")
         elif name != "pid":
-            words.append(f"{_SHORT.get(name, name)}={_quoted(str(value))}")
+            words.append(f"{_SHORT.get(name, name)}={value}")
     return " ".join(words) + "\n"
-
-
-def _quoted(text: str) -> str:
-    plain = text.isascii() and text.isprintable() and not set(text) & {" ", '"', "=", "\\"}
-    return text if plain and text else json.dumps(text)
