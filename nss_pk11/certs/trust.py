@@ -66,10 +66,11 @@ class Trust:
         return frozenset(der(certificate) for certificate in self.certificates)
 
     @reading()
-    def verify_server(self, chain: Sequence[bytes], server_name: str, *, now: float, ocsp: bytes = b"") -> list[bytes]:
+    def verify_server(self, chain: Sequence[bytes], server_name: str, *, now: float, ocsp: bytes | None = b"") -> list[bytes]:
         """The path, DER, leaf first, from a server's chain to a trusted certificate.
 
-        `server_name`: DNS name or address; `now`: seconds since 1970; `ocsp`: a stapled response.
+        `server_name`: DNS name or address; `now`: seconds since 1970; `ocsp`: a stapled response, b"" if the
+        server sent none, None where none could be sent (a resumed session).
         Raises CertificateError with the NSS name of what is wrong.
         """
         subject = _subject(server_name)
@@ -77,7 +78,7 @@ class Trust:
         path = self._verify(
             chain, wanted, lambda policy, leaf, others: policy.build_server_verifier(subject).verify(leaf, others)
         )
-        if len(path) > 1:
+        if len(path) > 1 and ocsp is not None:
             stapling.check(ocsp, path[0], path[1], wanted.now)
         return [der(certificate) for certificate in path]
 

@@ -43,7 +43,7 @@ class Verdict:
         self.error: NSPRError | None = None
         self.path: list[bytes] | None = None
 
-    def verify_server(self, chain: tuple[bytes, ...], server_name: str, *, now: float, ocsp: bytes = b"") -> object:
+    def verify_server(self, chain: tuple[bytes, ...], server_name: str, *, now: float, ocsp: bytes | None = b"") -> object:
         try:
             self.path = list(self._trust.verify_server(chain, server_name, now=now, ocsp=ocsp))  # type: ignore[call-overload]
         except NSPRError as error:

@@ -110,6 +110,7 @@ def _resumable12(config: ClientConfig) -> bool:
         and session.version <= Version.tls1_2
         and config.min_version <= session.version <= config.max_version
         and any(suite.code == session.suite for suite in config.usable_suites())
+        and session.server_name == config.server_name
         and session.fresh(config.clock())
     )
 

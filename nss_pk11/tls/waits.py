@@ -67,13 +67,14 @@ class LookupSession(Operation):
 class VerifyPeer(Operation):
     """Decide on the peer's certificate; result ignored, `fail` with a CertificateError refuses it.
 
-    `chain`: DER, leaf first; `server_name`: the name to match, "" on a server; `ocsp`: stapled response (DER) or b"";
+    `chain`: DER, leaf first; `server_name`: the name to match, "" on a server; `ocsp`: stapled response (DER), b"" for none,
+    None on a resumption, where the chain is the session's and only today's trust and time are to be judged;
     `purpose`: "server" or "client", whose certificate it is.
     """
 
     __slots__ = ("chain", "ocsp", "purpose", "server_name")
 
-    def __init__(self, chain: tuple[bytes, ...], server_name: str, ocsp: bytes, purpose: str) -> None:
+    def __init__(self, chain: tuple[bytes, ...], server_name: str, ocsp: bytes | None, purpose: str) -> None:
         self.chain, self.server_name, self.ocsp, self.purpose = chain, server_name, ocsp, purpose
 
 

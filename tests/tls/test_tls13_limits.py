@@ -9,6 +9,7 @@ import pytest
 
 from nss_pk11.errors import (
     BadRecordMac,
+    CertificateError,
     CertificateRequired,
     ConfigurationError,
     DecodeError,
@@ -215,6 +216,26 @@ def test_a_stale_session_is_not_offered(identity: Identity) -> None:
     ours = client(session=other.sessions[0], clock=lambda: other.sessions[0].created + other.sessions[0].lifetime + 1)
     hello = ClientHello.decode(ours.give()[5:])
     assert ExtensionType.pre_shared_key not in hello.extensions
+
+
+def test_a_session_is_offered_to_its_own_server_only(identity: Identity) -> None:
+    first, other = server(identity, tickets=TicketKeys()), client()
+    exchange(first, other)
+    ours = Driver(Engine.client(ClientConfig(server_name="elsewhere.example", session=other.sessions[0])))
+    assert ExtensionType.pre_shared_key not in ClientHello.decode(ours.give()[5:]).extensions
+
+
+def test_a_resumed_servers_chain_is_judged_again(identity: Identity) -> None:
+    """A session got while nothing was verified is no way round verification."""
+    keys = TicketKeys()
+    first, other = server(identity, tickets=keys), client()
+    exchange(first, other)
+    refusal = CertificateError("no longer trusted", name="SEC_ERROR_UNTRUSTED_ISSUER")
+    again, ours = server(identity, tickets=keys), client(session=other.sessions[0])
+    ours.refuse = refusal
+    exchange(again, ours)
+    assert ours.error is refusal
+    assert again.alert == 48
 
 
 # --- client certificates ------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from ..messages import extensions as ext
 from ..messages.hello import ClientHello, ServerHello, message
 from ..opening import Opening
 from ..suites import BY_CODE, Suite
-from ..waits import Receive
+from ..waits import Receive, VerifyPeer
 from .connected import ClientConnected
 from .peer import CERTIFICATE_TYPES, answer_request, receive_certificate
 from .schedule import KeySchedule
@@ -41,6 +41,8 @@ class ClientHandshake:
             server_hello = ServerHello.decode((yield Receive(H.server_hello)))
             self._check_second_server_hello(server_hello)
         self._agree_on_keys(server_hello)
+        if self.info.resumed:  # the session may come from a time, or a caller, that trusted more
+            yield VerifyPeer(self.info.peer_chain, self.config.server_name, None, "server")
         self._receive_encrypted_extensions((yield Receive(H.encrypted_extensions)))
         if not self.info.resumed:
             yield from self._receive_server_certificate()

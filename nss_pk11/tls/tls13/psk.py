@@ -84,7 +84,8 @@ class Offer:
         if session is None or session.version != Version.tls1_3 or config.max_version < Version.tls1_3:
             return None
         usable = any(suite.code == session.suite for suite in config.usable_suites())
-        return cls(session) if usable and session.ticket and session.fresh(config.clock()) else None
+        same_name = session.server_name == config.server_name  # section 4.6.1
+        return cls(session) if usable and same_name and session.ticket and session.fresh(config.clock()) else None
 
     def extension(self, now: float) -> bytes:
         """pre_shared_key with a binder of zeros.  `now`: seconds since 1970."""

@@ -180,7 +180,7 @@ class ServerHandshake:
         self.info.resumed = True
         self.info.peer_chain = self.session.peer_chain
         if self.session.peer_chain:  # today's rules hold for yesterday's certificate
-            yield VerifyPeer(self.session.peer_chain, "", b"", "client")
+            yield VerifyPeer(self.session.peer_chain, "", None, "client")
 
     def _choose_identity(self, hello: ClientHello) -> None:
         """Before anything is sent, so that a refusal is one plain alert."""
