@@ -8,14 +8,17 @@ One library is initialised once per process, whoever asks (PKCS #11 3.1 section 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import functools
 import os
 import re
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 import pkcs11
 from pkcs11._pkcs11 import lib
@@ -72,6 +75,7 @@ _STARTING = frozenset({faults.GENERAL_ERROR, faults.TOKEN_NOT_RECOGNIZED})
 _NO_TOKEN = frozenset(
     {faults.TOKEN_NOT_PRESENT, faults.TOKEN_NOT_RECOGNIZED, faults.DEVICE_REMOVED, faults.NUMBERS["CKR_SLOT_ID_INVALID"]}
 )
+_PATIENCE = 10.0  # seconds that `finalize` waits for calls under way
 _START_TIME = 0.5  # seconds after C_Initialize in which they are not believed
 _START_PAUSES = (0.02, 0.05, 0.1, 0.2)
 
@@ -121,12 +125,38 @@ class _TolerantMapper(AttributeMapper):
             except UnicodeDecodeError:
                 return value.decode("utf-8", "replace")
             except ValueError:
-                return int.from_bytes(value, "little") if len(value) == ctypes.sizeof(ctypes.c_ulong) else value
+                return int.from_bytes(value, sys.byteorder) if len(value) == ctypes.sizeof(ctypes.c_ulong) else value
 
         return (pack, tolerant)
 
 
 _MAPPER = _TolerantMapper()
+
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
+
+
+def _counted(
+    method: Callable[Concatenate[Library, Parameters], Result],
+) -> Callable[Concatenate[Library, Parameters], Result]:
+    """A method that `Library.finalize` waits for, and that is refused after it: C_Finalize under a running call crashes."""
+
+    @functools.wraps(method)
+    def counted(self: Library, /, *arguments: Parameters.args, **named: Parameters.kwargs) -> Result:
+        with self._calls:
+            if self._closed:
+                raise faults.fault(faults.CRYPTOKI_NOT_INITIALIZED, method.__name__, module=self.path)
+            self._running += 1
+        try:
+            return method(self, *arguments, **named)
+        finally:
+            with self._calls:
+                self._running -= 1
+                if not self._running:
+                    self._calls.notify_all()
+
+    return counted
 
 
 class Library(lib):
@@ -147,7 +177,7 @@ class Library(lib):
         self.path, self._parameters = path, parameters
         self._up = self._ours = self._closed = self._forked = False
         self._started = 0.0
-        self._lock = threading.Lock()
+        self._lock, self._calls, self._running = threading.Lock(), threading.Condition(), 0
         with self.translated("C_GetInfo"):
             super().__init__(path)
 
@@ -162,8 +192,6 @@ class Library(lib):
         with self._lock:
             if self._up:
                 return
-            if self._closed:
-                raise faults.fault(faults.CRYPTOKI_NOT_INITIALIZED, "C_Initialize", module=self.path)
             parameters = self._parameters.encode() if self._parameters else None
             arguments = native.CK_C_INITIALIZE_ARGS(flags=native.CKF_OS_LOCKING_OK, pReserved=parameters)
             self._started = time.monotonic()
@@ -183,15 +211,22 @@ class Library(lib):
         self.initialize()
 
     def finalize(self) -> None:
-        """C_Finalize, if this process's initialisation is ours.  What fails is past mending and ignored."""
+        """C_Finalize, if this process's initialisation is ours and all calls end in time; signatures are the caller's to stop.
+
+        What fails is past mending and ignored.
+        """
+        with self._calls:
+            self._closed = True
+            if not self._calls.wait_for(lambda: not self._running, _PATIENCE):
+                return
         with self._lock:
             if self._up and self._ours:
                 self.functions.C_Finalize(None)
-            self._up, self._closed = False, True
+            self._up = False
 
     def after_fork(self) -> None:
         """In a forked child: what the parent initialised is not ours (PKCS #11 3.1 section 5.4); the next use starts anew."""
-        self._lock = threading.Lock()
+        self._lock, self._calls, self._running = threading.Lock(), threading.Condition(), 0
         self._forked, self._up = self._up, False
 
     def _patiently(self, call: Callable[[], int]) -> int:
@@ -221,11 +256,13 @@ class Library(lib):
 
     # --- slots and tokens --------------------------------------------------------------------------------------------
 
+    @_counted
     def slot_ids(self) -> list[int]:
         """Every slot, with or without a token.  Defect: `get_slots` ignores the count of the second call."""
         self.initialize()
         return self._list(lambda values, count: self.functions.C_GetSlotList(0, values, count), "C_GetSlotList")
 
+    @_counted
     def slot_details(self, slot: int) -> SlotDetails:
         self.initialize()
         info = native.CK_SLOT_INFO()
@@ -238,6 +275,7 @@ class Library(lib):
             bool(flags & SlotFlag.HW_SLOT),
         )
 
+    @_counted
     def token_details(self, slot: int) -> TokenDetails | None:
         """The token in `slot`, as it is now; None for none, or for one the module does not know.
 
@@ -259,6 +297,7 @@ class Library(lib):
             0 if limit in (native.UNAVAILABLE, native.EFFECTIVELY_INFINITE) else limit,
         )
 
+    @_counted
     def mechanisms(self, slot: int) -> dict[str, MechanismInfo]:
         """The mechanisms of the token in `slot`.  Defect: `get_mechanisms` ignores the count of the second call: garbage."""
         numbers = self._list(lambda values, count: self.functions.C_GetMechanismList(slot, values, count), "C_GetMechanismList")
@@ -288,6 +327,7 @@ class Library(lib):
         real = set(self.slot_ids())
         return [slot for slot in super().get_slots(token_present) if slot.slot_id in real]
 
+    @_counted
     def init_token(self, slot: int, label: str, so_pin: str | None) -> None:
         """C_InitToken; None: the PIN is typed at the token.  Defect: python-pkcs11 never calls it."""
         name = label.encode()
@@ -297,6 +337,7 @@ class Library(lib):
             rv = self.functions.C_InitToken(slot, pin, length, name.ljust(32))
         self.check(rv, "C_InitToken", TokenInfo(label, slot_id=slot, module=self.path), doing="initialise the token")
 
+    @_counted
     def init_pin(self, session: int, pin: str | None) -> int:
         """C_InitPIN, in a session of the security officer.  Returns the CK_RV."""
         with _pin_bytes(pin) as (data, length):
@@ -304,6 +345,7 @@ class Library(lib):
 
     # --- sessions ----------------------------------------------------------------------------------------------------
 
+    @_counted
     def open_session(self, token: TokenInfo, *, write: bool = False) -> int:
         """A session's handle.  Defect: python-pkcs11 leaks the session when a login fails, so opening and login are apart."""
         self.initialize()
@@ -313,6 +355,7 @@ class Library(lib):
         self.check(rv, "C_OpenSession", token)
         return handle.value
 
+    @_counted
     def open_object_session(self, token: TokenInfo, *, write: bool = False) -> ObjectSession:
         """python-pkcs11's session, for work on objects; not logged in, to be closed with `close_session`."""
         self.initialize()
@@ -324,9 +367,14 @@ class Library(lib):
 
     def close_session(self, handle: int) -> None:
         """Defect: python-pkcs11's `close()` logs every session of the token out, and raises once the token has gone."""
-        if self._up:
-            self.functions.C_CloseSession(handle)
+        with contextlib.suppress(TokenError):  # finalised: all sessions are closed
+            self._close_session(handle)
 
+    @_counted
+    def _close_session(self, handle: int) -> None:
+        self.functions.C_CloseSession(handle)
+
+    @_counted
     def logged_in(self, handle: int) -> bool | None:
         """Whether the user is logged in, by the session's state; None if the session is no more.
 
@@ -337,6 +385,7 @@ class Library(lib):
             return None
         return info.state in (native.CKS_RO_USER_FUNCTIONS, native.CKS_RW_USER_FUNCTIONS)
 
+    @_counted
     def login(self, handle: int, user: int, pin: str | None) -> int:
         """C_Login; None: at the token's keypad.  Returns the CK_RV.
 
@@ -345,11 +394,13 @@ class Library(lib):
         with _pin_bytes(pin) as (data, length):
             return self.functions.C_Login(handle, user, data, length)
 
+    @_counted
     def logout(self, handle: int) -> None:
         self.functions.C_Logout(handle)
 
     # --- objects -----------------------------------------------------------------------------------------------------
 
+    @_counted
     def find_objects(self, session: ObjectSession, template: Attributes, wanted: tuple[Any, ...]) -> list[tuple[int, Attributes]]:
         """Handle and those of the `wanted` attributes that each matching object shows.  Raises TokenError."""
         with self.translated("C_FindObjects"):
@@ -363,6 +414,7 @@ class Library(lib):
             result.append((item.handle, values))
         return result
 
+    @_counted
     def generate_pair(self, session: ObjectSession, kind: str, label: str, id: bytes, token: TokenInfo) -> tuple[Any, Any]:
         """A key pair that stays: private, sensitive, not extractable.  `kind`: one of GENERATED."""
         key_type, size, parameters, capabilities = GENERATED[kind]
@@ -385,6 +437,7 @@ class Library(lib):
                 public_key, private_key = domain.generate_keypair(mechanism=mechanism, **common)
             return public_key, private_key
 
+    @_counted
     def set_attribute(self, item: Any, attribute: Attribute, value: Any) -> bool:
         """Whether the object took it."""
         try:
@@ -393,10 +446,12 @@ class Library(lib):
             return False
         return True
 
+    @_counted
     def create_object(self, session: ObjectSession, template: Attributes, token: TokenInfo, doing: str) -> None:
         with self.translated("C_CreateObject", token, doing):
             session.create_object(template)
 
+    @_counted
     def destroy_objects(self, session: ObjectSession, handles: set[int], template: Attributes, token: TokenInfo) -> None:
         """Those of `handles` that match `template`."""
         with self.translated("C_DestroyObject", token, "delete an object"):

@@ -145,6 +145,8 @@ _MEANINGS: dict[str, tuple[type[TokenError], str, str]] = {
     "CKR_TOKEN_NOT_RECOGNIZED": (TokenError, "SEC_ERROR_NO_TOKEN", "the module does not know this kind of token"),
     "CKR_SLOT_ID_INVALID": (TokenError, "SEC_ERROR_NO_TOKEN", "the slot is no more"),
     "CKR_SESSION_COUNT": (TokenError, "SEC_ERROR_BUSY", "the token allows no further session"),
+    "CKR_SESSION_EXISTS": (TokenError, "SEC_ERROR_BUSY", "the token is in use"),
+    "CKR_SESSION_READ_ONLY_EXISTS": (TokenError, "SEC_ERROR_BUSY", "the token is in use"),
     "CKR_SESSION_CLOSED": (TokenError, "SEC_ERROR_NO_TOKEN", "the session was closed by the module"),
     "CKR_SESSION_HANDLE_INVALID": (TokenError, "SEC_ERROR_NO_TOKEN", "the session is no more"),
     "CKR_KEY_HANDLE_INVALID": (TokenError, "SEC_ERROR_NO_KEY", "the key is no more"),

@@ -127,7 +127,7 @@ class LoginGuard:
             pin = pins(request)
             if pin is None:
                 raise self._error(PinCancelled, "nobody gave its PIN")
-            if not request.protected and self._fingerprint(pin) in self._failed:
+            if not request.protected and self._fingerprint(pin, context_key) in self._failed:
                 unchanged += 1
                 if pins.static or unchanged >= _UNCHANGED_ANSWERS:
                     raise self._error(PinIncorrect, "this PIN was refused before and is not sent again")
@@ -139,7 +139,7 @@ class LoginGuard:
             if rv not in _REFUSED:
                 raise faults.fault(rv, "C_Login", self._token, doing="log in")
             if not request.protected:
-                self._failed.add(self._fingerprint(pin))
+                self._failed.add(self._fingerprint(pin, context_key))
             if pins.static:
                 raise faults.fault(rv, "C_Login", self._token, doing="log in")
             retry, unchanged = True, 0
@@ -167,8 +167,10 @@ class LoginGuard:
             key=context_key or "",
         )
 
-    def _fingerprint(self, pin: str) -> bytes:
-        return hashlib.blake2b(pin.encode("utf-8"), key=self._key).digest()
+    def _fingerprint(self, pin: str, context_key: str | None) -> bytes:
+        """Of a PIN and what it is for: a key used with a PIN of its own may have another than the token."""
+        purpose = b"\0" if context_key is None else b"\1" + context_key.encode("utf-8")
+        return hashlib.blake2b(pin.encode("utf-8") + purpose, key=self._key).digest()
 
     def _error(self, kind: type[PinError], detail: str) -> PinError:
         token = self._token

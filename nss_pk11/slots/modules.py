@@ -6,6 +6,7 @@ lets go, and never unloaded.  A forked child starts over.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import sysconfig
@@ -24,6 +25,7 @@ from .tokens import PKCS11Token
 if TYPE_CHECKING:
     from ..pins import PinProvider
 
+_log = logging.getLogger(__name__)
 _lock = threading.Lock()
 _libraries: dict[str, Library] = {}
 _users: dict[str, int] = {}
@@ -107,9 +109,11 @@ class PKCS11Module(Module):
         if self._closed:
             return
         self._closed = True
-        for slot in self._slots.values():
-            slot.close()
-        _release(self.path)
+        idle = [slot.close() for slot in self._slots.values()]
+        if all(idle):
+            _release(self.path)
+        else:  # C_Finalize under a running C_Sign crashes: better initialised for ever
+            _log.warning("%s is still busy and stays initialised", self.path)
 
     def after_fork(self) -> None:
         self._lock = threading.Lock()
@@ -141,9 +145,9 @@ class PKCS11Slot(Slot):
                 self._token = self._module.make_token(self, details)
             return self._token
 
-    def close(self) -> None:
-        if self._token is not None:
-            self._token.close()
+    def close(self) -> bool:
+        """False if the token is still at work."""
+        return self._token is None or self._token.close()
 
     def after_fork(self) -> None:
         self._lock = threading.Lock()

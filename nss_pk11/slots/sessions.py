@@ -45,12 +45,13 @@ class SessionPool:
     """Workers of one token.  Thread-safe.
 
     `limit`: sessions that the token allows in all, 0 for no limit; one of them is the owner.  A token that allows one only has
-    a single worker, which must then be the owner's session: `spare` gives its handle.
+    a single worker, which must then be the owner's session: `shared` is its handle.
     """
 
     def __init__(self, library: Library, token: TokenInfo, limit: int, workers: int = DEFAULT_WORKERS) -> None:
         self._library, self._token = library, token
         self.capacity = min(workers, limit - 1) if limit > 1 else 1 if limit == 1 else workers
+        self._closed = False
         self._reset()
         self.generation = 0
 
@@ -59,6 +60,7 @@ class SessionPool:
         self._idle: list[Worker] = []
         self._open = 0  # workers idle or in use
         self._limit = self.capacity  # fewer once the token says that it allows no more
+        self._in_use = 0  # of any generation
         self._waiting = 0
         self.shared: int | None = None
 
@@ -67,13 +69,13 @@ class SessionPool:
 
         Raises TokenError: SEC_ERROR_BUSY after `wait` seconds without one.
         """
-        with self._available:
-            if self._idle:
-                return self._idle.pop()
         while True:
             with self._available:
                 if not self._idle and self._open >= self._limit:
                     self._wait(time.monotonic() + wait)
+                if self._closed:
+                    raise self._error("its slot manager is closed", "SEC_ERROR_NOT_INITIALIZED")
+                self._in_use += 1
                 if self._idle:
                     return self._idle.pop()
                 self._open += 1
@@ -88,13 +90,7 @@ class SessionPool:
         try:
             while not self._idle and self._open >= self._limit:
                 if not self._available.wait(deadline - time.monotonic()):
-                    raise TokenError(
-                        f"all {self._open} sessions were busy for too long",
-                        name="SEC_ERROR_BUSY",
-                        token=self._token.label,
-                        slot=self._token.slot,
-                        module=self._token.module,
-                    )
+                    raise self._error(f"all {self._open} sessions were busy for too long", "SEC_ERROR_BUSY")
         finally:
             self._waiting -= 1
 
@@ -106,6 +102,7 @@ class SessionPool:
             with self._available:
                 if generation == self.generation:
                     self._open -= 1
+                self._in_use -= 1
                 self._available.notify()
                 if isinstance(error, TokenError) and error.rv == faults.SESSION_COUNT and self._open:
                     self._limit = self._open
@@ -115,19 +112,21 @@ class SessionPool:
     def give_back(self, worker: Worker) -> None:
         """After an operation that ended as it should."""
         with self._available:
+            self._in_use -= 1
+            if self._waiting:
+                self._available.notify()
             if worker.generation == self.generation:
                 self._idle.append(worker)
-                if self._waiting:
-                    self._available.notify()
                 return
         self._close(worker)
 
     def drop(self, worker: Worker) -> None:
         """After one that failed: an operation may still be active in the session, so nobody gets it again."""
         with self._available:
+            self._in_use -= 1
             if worker.generation == self.generation:
                 self._open -= 1
-                self._available.notify()
+            self._available.notify()
         self._close(worker)
 
     def discard(self) -> None:
@@ -140,11 +139,27 @@ class SessionPool:
         for worker in workers:
             self._close(worker)
 
+    def close(self, wait: float = WAIT) -> bool:
+        """`discard` for good, and wait for the workers in use; whether all came back in `wait` seconds."""
+        deadline = time.monotonic() + wait
+        self._closed = True
+        self.discard()
+        with self._available:
+            self._waiting += 1
+            while self._in_use and self._available.wait(deadline - time.monotonic()):
+                pass
+            self._waiting -= 1
+            return not self._in_use
+
     def after_fork(self) -> None:
         """In the child: the parent's sessions are the parent's."""
         generation = self.generation + 1
         self._reset()
         self.generation = generation
+
+    def _error(self, detail: str, name: str) -> TokenError:
+        token = self._token
+        return TokenError(f'token "{token.label}": {detail}', name=name, slot=token.slot, module=token.module)
 
     def _close(self, worker: Worker) -> None:
         if worker.handle != self.shared:

@@ -311,11 +311,12 @@ class PKCS11Token(Token):
 
     # --- end ---------------------------------------------------------------------------------------------------------
 
-    def close(self) -> None:
-        """Close every session for good: its keys are dead."""
-        with self._lock:
-            self._closed = True
-            self.forget_sessions()
+    def close(self) -> bool:
+        """Close every session for good: its keys are dead.  False if one is still signing after some seconds."""
+        self._closed = True
+        drained = self.pool.close()
+        self.forget_sessions()
+        return drained
 
     def after_fork(self) -> None:
         """In the child: keep what was learned of failed PINs, forget sessions, login and handles."""

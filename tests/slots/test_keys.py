@@ -15,7 +15,7 @@ from nss_pk11.errors import PinError, PinIncorrect, TokenError
 from nss_pk11.slots import Algorithm, PrivateKey, SlotManager, TokenKey
 from nss_pk11.slots.algorithms import methods
 from nss_pk11.slots.cryptoki import GENERATED, MECHANISM_NUMBERS, Attribute, MechanismFlag
-from tests.support.softhsm import PIN, KeyOnToken, TokenOnDisk
+from tests.support.softhsm import PIN, KeyOnToken, SoftHSM, TokenOnDisk
 
 from .conftest import KINDS, Asked
 from .signatures import verify
@@ -184,3 +184,27 @@ def _info(name: str) -> object:
     from nss_pk11.slots import MechanismInfo
 
     return MechanismInfo(name, MECHANISM_NUMBERS[name], flags=frozenset({"CKF_SIGN"}))
+
+
+def test_closing_waits_for_signatures_under_way(softhsm: SoftHSM, keys: dict[str, KeyOnToken]) -> None:
+    """C_Finalize under a running C_Sign would crash the process."""
+    manager = SlotManager()
+    key = manager.find_key(keys["rsa"].uri_with_pin)
+    signed, stopped = threading.Event(), []
+
+    def work() -> None:
+        try:
+            while True:
+                key.sign(Algorithm.rsa_pss_sha256, b"m")
+                signed.set()
+        except TokenError as error:
+            stopped.append(error.name)
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    assert signed.wait(20)
+    manager.close()
+    for thread in threads:
+        thread.join(20)
+    assert stopped == ["SEC_ERROR_NOT_INITIALIZED"] * 3
