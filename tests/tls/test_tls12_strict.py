@@ -5,10 +5,15 @@ Two honest engines talk; a test rewrites one handshake message on its way, while
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from nss_pk11.errors import Alert
 from nss_pk11.sessions import TicketKeys
@@ -372,6 +377,41 @@ def test_certificate_that_does_not_fit_the_suite(engine_pki: PKI) -> None:
     server, client = drive.server(engine_pki.server("rsa"), **ONLY12), drive.client(**ONLY12)
     run(server, client, H.certificate, lambda _: ec, by="server")
     refusal(client, server, Alert.illegal_parameter)
+
+
+@pytest.mark.parametrize(("suite", "bit"), [(RSA, "key_encipherment"), (ECDHE, "digital_signature")], ids=["RSA", "ECDHE"])
+@pytest.mark.parametrize("allowed", [True, False])
+def test_key_usage(engine_pki: PKI, suite: Any, bit: str, allowed: bool) -> None:
+    credential = engine_pki.server("rsa")
+    bits = dict.fromkeys(
+        ("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement"), not allowed
+    )
+    ca_bits = dict.fromkeys(("key_cert_sign", "crl_sign", "encipher_only", "decipher_only"), False)
+    usage = x509.KeyUsage(**bits | ca_bits | {bit: allowed, "key_agreement": True})
+    now = datetime.datetime.now(datetime.UTC)
+    builder = x509.CertificateBuilder().subject_name(credential.certificate.subject).issuer_name(credential.certificate.issuer)
+    builder = builder.public_key(credential.certificate.public_key()).serial_number(1).not_valid_before(now)  # type: ignore[arg-type]
+    builder = builder.not_valid_after(now + datetime.timedelta(1)).add_extension(usage, critical=True)
+    leaf = builder.sign(credential.authority.key, hashes.SHA256()).public_bytes(Encoding.DER)
+    server = drive.server(identities=(replace(drive.identity(credential), chain=(leaf,)),), **ONLY12)
+    client = drive.client(**ONLY12 | {"suites": (suite,)})
+    drive.exchange(server, client)
+    if allowed:
+        assert client.engine.handshake_complete
+    else:
+        refusal(client, server, Alert.unsupported_certificate)
+
+
+@pytest.mark.parametrize("bits", [1024, 512])
+def test_small_rsa_key(engine_pki: PKI, bits: int) -> None:
+    """Whatever the verdict on such a key is, it is a verdict."""
+    template = drive.identity(engine_pki.server("rsa")).chain[0]
+    modulus = engine_pki.server("rsa").certificate.public_key().public_numbers().n  # type: ignore[union-attr]
+    small = template.replace(modulus.to_bytes(256, "big"), (1 | 1 << bits - 1).to_bytes(256, "big"))
+    assert small != template
+    server, client = drive.server(engine_pki.server("rsa"), **ONLY12), drive.client(**ONLY12 | {"suites": (RSA,)})
+    run(server, client, H.certificate, lambda _: message(11, sized(3, sized(3, small))), by="server")
+    assert client.error is not None or server.error is not None
 
 
 # --- the end ---------------------------------------------------------------------------------------------------------------

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from cryptography.x509 import Certificate
+from cryptography.x509 import Certificate, DuplicateExtension, ExtensionNotFound, KeyUsage
 
-from ...errors import IllegalParameter
+from ...errors import CertificateError, IllegalParameter
 from ..codec import Reader
 from ..codepoints import Group
 from ..config import ClientConfig, Identity, ServerConfig
@@ -54,21 +54,38 @@ def for_server(
 
 
 def for_client(suite: Suite, leaf: Certificate, hello: ClientHello, config: ClientConfig) -> ClientKeyExchange:
-    """Raises IllegalParameter where the server's certificate does not fit the suite it chose."""
+    """Raises IllegalParameter where the server's certificate does not fit the suite it chose, CertificateError where it must
+    not be used so."""
     kind = key_kind(leaf)
     if authentication(suite) != ("rsa" if kind.startswith("rsa") else "ecdsa") or (kind, suite.key_exchange) == (
         "rsa-pss",
         "rsa",
     ):
         raise IllegalParameter("server's certificate does not fit the suite it chose", name="SEC_ERROR_UNSUPPORTED_KEYALG")
+    _check_usage(suite, leaf)
     if suite.key_exchange == "rsa":
         return RsaClient(leaf, hello.version, config.random)
     return DheClient() if suite.key_exchange == "dhe_rsa" else EcdheClient(config.groups)
 
 
-def authentication(suite: Suite) -> str:
-    """ "rsa" or "ecdsa": the key the server's certificate needs.  EdDSA keys go with ecdsa suites (RFC 8422 section 5.10)."""
-    return "ecdsa" if suite.key_exchange == "ecdhe_ecdsa" else "rsa"
+def _fits(suite: Suite, kind: str) -> bool:
+    """Whether a key of `kind` can do its part.  EdDSA keys go with ecdsa suites (RFC 8422 section 5.10)."""
+    if suite.key_exchange == "rsa":
+        return kind == "rsa"
+    return kind.startswith("rsa") == (suite.key_exchange != "ecdhe_ecdsa")
+
+
+def _check_usage(suite: Suite, leaf: Certificate) -> None:
+    """keyUsage, where present, must allow what the suite does with the key (RFC 5246 section 7.4.2)."""
+    try:
+        usage = leaf.extensions.get_extension_for_class(KeyUsage).value
+    except ExtensionNotFound:
+        return
+    except (ValueError, DuplicateExtension):
+        raise CertificateError("server's certificate has extensions that do not parse", name="SEC_ERROR_BAD_DER") from None
+    if not (usage.digital_signature if has_parameters(suite) else usage.key_encipherment):
+        verb = "sign" if has_parameters(suite) else "decrypt"
+        raise CertificateError(f"server's key may not {verb}, says its certificate", name="SEC_ERROR_INADEQUATE_KEY_USAGE")
 
 
 def has_parameters(suite: Suite) -> bool:

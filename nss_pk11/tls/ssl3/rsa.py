@@ -12,6 +12,7 @@ from hmac import compare_digest
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.x509 import Certificate
 
+from ...errors import InsufficientSecurity
 from ..codec import Reader
 from ..codepoints import Group
 from ..config import Identity
@@ -63,4 +64,8 @@ class RsaClient:
         premaster = self._version + self._random(PREMASTER_BYTES - 2)
         key = self._leaf.public_key()
         assert isinstance(key, rsa.RSAPublicKey)
-        return tls12.encode_client_key_exchange(2, key.encrypt(premaster, padding.PKCS1v15())), premaster
+        try:
+            ciphertext = key.encrypt(premaster, padding.PKCS1v15())
+        except ValueError:
+            raise InsufficientSecurity("server's RSA key is too small", name="SSL_ERROR_WEAK_SERVER_CERT_KEY") from None
+        return tls12.encode_client_key_exchange(2, ciphertext), premaster
