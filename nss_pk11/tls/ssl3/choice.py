@@ -126,10 +126,13 @@ def choose(config: ServerConfig, offer: Offer, server_name: str, version: Versio
 
 
 def _cheapest(found: Sequence[Choice]) -> Choice:
-    best = found[0].suite
-    equal = [c for c in found if c.scheme and (c.suite.cipher, c.suite.mac, c.suite.hash) == (best.cipher, best.mac, best.hash)]
-    same_kind = [c for c in equal if _NEEDS[c.suite.key_exchange][1] == _NEEDS[best.key_exchange][1]]
-    return min(same_kind, key=lambda choice: choice.identity.cost, default=found[0])
+    """Of those that differ from the first in their signature alone."""
+
+    def all_else(choice: Choice) -> tuple[object, ...]:
+        return choice.suite.cipher, choice.suite.mac, choice.suite.hash, _NEEDS[choice.suite.key_exchange][1]
+
+    equal = [choice for choice in found if all_else(choice) == all_else(found[0])]
+    return min(equal, key=lambda choice: choice.identity.cost)
 
 
 def _choose_curve(config: ServerConfig, offer: Offer) -> Group | None:

@@ -56,11 +56,7 @@ def for_server(
 def for_client(suite: Suite, leaf: Certificate, hello: ClientHello, config: ClientConfig) -> ClientKeyExchange:
     """Raises IllegalParameter where the server's certificate does not fit the suite it chose, CertificateError where it must
     not be used so."""
-    kind = key_kind(leaf)
-    if authentication(suite) != ("rsa" if kind.startswith("rsa") else "ecdsa") or (kind, suite.key_exchange) == (
-        "rsa-pss",
-        "rsa",
-    ):
+    if not _fits(suite, key_kind(leaf)):
         raise IllegalParameter("server's certificate does not fit the suite it chose", name="SEC_ERROR_UNSUPPORTED_KEYALG")
     _check_usage(suite, leaf)
     if suite.key_exchange == "rsa":
