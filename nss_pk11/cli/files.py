@@ -15,9 +15,8 @@ from email.utils import formatdate
 from pathlib import Path
 from urllib.parse import quote, unquote_to_bytes, urlsplit
 
+from ..net.sizes import SEND_SIZE
 from .http import Request, Response
-
-CHUNK = 128 * 1024  # bytes: eight records a send
 
 
 class Files:
@@ -99,22 +98,27 @@ def _range(wanted: str, size: int) -> tuple[int, int]:
     return int(first), min(int(last) + 1, size) if last else size
 
 
+# One buffer for all: a chunk is encrypted before the next is read.
+_BUFFER = memoryview(bytearray(SEND_SIZE))
+
+
 class _Chunks:
-    """An open file, read a chunk at a time; closed at its end or with its last reference, whichever comes first."""
+    """An open file, read a chunk at a time, each good until the next is read; closed at its end or with its last reference."""
 
     def __init__(self, fd: int, start: int, end: int) -> None:
         self._fd, self._position, self._end = fd, start, end
 
-    def __iter__(self) -> Iterator[bytes]:
+    def __iter__(self) -> Iterator[memoryview]:
         return self
 
-    def __next__(self) -> bytes:
-        chunk = os.pread(self._fd, min(CHUNK, self._end - self._position), self._position) if self._fd >= 0 else b""
-        if not chunk:
+    def __next__(self) -> memoryview:
+        room = min(SEND_SIZE, self._end - self._position)
+        count = os.preadv(self._fd, [_BUFFER[:room]], self._position) if self._fd >= 0 and room else 0
+        if not count:
             self.close()
             raise StopIteration
-        self._position += len(chunk)
-        return chunk
+        self._position += count
+        return _BUFFER[:count]
 
     def close(self) -> None:
         if self._fd >= 0:

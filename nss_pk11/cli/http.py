@@ -32,11 +32,11 @@ class Request:
 
 @dataclass(frozen=True)
 class Response:
-    """`body`: chunks, `length` bytes in all."""
+    """`body`: chunks, each good until the next is asked for; `length` bytes in all."""
 
     status: int
     content_type: str
-    body: Iterable[bytes]
+    body: Iterable[bytes | memoryview]
     length: int
     headers: tuple[tuple[str, str], ...] = field(default=())
 
@@ -65,7 +65,7 @@ class HTTP:
         self._connection, self._site = connection, site
         self._h11: h11.Connection | None = None  # made when the first byte comes: an idle connection needs none
         self._request: h11.Request | None = None
-        self._body: Iterator[bytes] | None = None
+        self._body: Iterator[bytes | memoryview] | None = None
         self._discarded = 0
         self._held = b""  # headers that wait for the body
 
@@ -94,7 +94,7 @@ class HTTP:
             self._body = None
             self._end_response()
         else:
-            self._write(h11.Data(chunk))
+            self._write(h11.Data(chunk))  # type: ignore[arg-type]  # anything with a length will do
         return True
 
     def _read_requests(self) -> None:
@@ -159,7 +159,7 @@ class HTTP:
             response = Response.error(status, ("Connection", "close"))
             self._start_response(response)
             for chunk in response.body:
-                self._write(h11.Data(chunk))
+                self._write(h11.Data(bytes(chunk)))
         self._connection.finish()
 
     def _write(self, event: h11.InformationalResponse | h11.Response | h11.Data | h11.EndOfMessage) -> None:

@@ -41,6 +41,7 @@ from ..errors import HandshakeTimeout, NSPRError
 from ..tls.engine import Engine
 from ..tls.events import ConnectionInfo, Data, ForgetSession, HandshakeCompleted, NewSession, StoreSession
 from ..tls.waits import Operation
+from .sizes import READ_SIZE, SEND_SIZE
 
 if TYPE_CHECKING:
     from ..tls.session import Session
@@ -49,7 +50,6 @@ if TYPE_CHECKING:
 Buffer = bytes | bytearray | memoryview
 
 HANDSHAKE_TIMEOUT = 10.0  # seconds
-READ_SIZE = 256 * 1024  # bytes: many records a system call
 
 _scratch = threading.local()
 
@@ -303,8 +303,8 @@ class TLSSocket:
         """
         self.do_handshake()
         view = memoryview(data).cast("B")
-        for start in range(0, len(view), READ_SIZE):
-            self._send_in_turn(view[start : start + READ_SIZE])
+        for start in range(0, len(view), SEND_SIZE):
+            self._send_in_turn(view[start : start + SEND_SIZE])
 
     def _send_in_turn(self, data: memoryview | None = None) -> None:
         """Wait until no other thread sends; give `data` to the engine, and send all that is queued."""

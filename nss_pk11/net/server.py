@@ -37,6 +37,7 @@ from ..tls.engine import Engine
 from ..tls.events import Data, ForgetSession, HandshakeCompleted, NewSession, PeerCertificate, PeerClosed, StoreSession
 from ..tls.waits import ChooseClientIdentity, Decrypt, LookupSession, Operation, Sign, VerifyPeer
 from .connection import Application, Connection, Deadlines, Echo
+from .sizes import READ_SIZE
 
 if TYPE_CHECKING:
     from ..tls.config import ServerConfig
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-READ_SIZE = 256 * 1024  # bytes, one buffer for all connections: the engine copies what it keeps
 ACCEPT_BATCH = 16  # connections accepted before others get their turn
 CHUNKS_PER_TURN = 8  # what an application may produce before others get their turn
 LINGER = 2.0  # seconds that a connection we ended may take to hear it
@@ -83,7 +83,7 @@ class Server:
         self._drain_timeout, self._shared = drain_timeout, shared
         self._handshaking, self._open, self._lingering = Deadlines(handshake_timeout), Deadlines(idle_timeout), Deadlines(LINGER)
         self._tick = max(0.02, min(handshake_timeout, idle_timeout, LINGER) / 4)
-        self._buffer = memoryview(bytearray(READ_SIZE))
+        self._buffer = memoryview(bytearray(READ_SIZE))  # one for all connections: the engine copies what it keeps
         self._poll = select.epoll()
         self._connections: dict[int, Connection] = {}
         self._listeners = {listener.fileno(): listener for listener in listeners}
