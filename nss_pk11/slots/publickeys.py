@@ -5,6 +5,7 @@ Sources: PKCS #11 3.1 sections 6.1 (RSA), 6.3 (EC and Edwards), 3.2 (ML-DSA); RF
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from asn1crypto.core import ObjectIdentifier, OctetString, PrintableString
@@ -79,7 +80,7 @@ def from_attributes(values: Attributes) -> PublicKey | None:
                 return _edwards(values)
             case KeyType.ML_DSA:
                 return _MLDSA[values[Attribute.PARAMETER_SET]].from_public_bytes(values[Attribute.VALUE])
-    except (KeyError, ValueError, TypeError, UnsupportedAlgorithm):
+    except (LookupError, ValueError, TypeError, UnsupportedAlgorithm):
         pass
     return None
 
@@ -95,11 +96,20 @@ def _rsa(values: Attributes) -> PublicKey:
 
 def _ec(values: Attributes) -> PublicKey:
     curve = ec.get_curve_for_oid(x509.ObjectIdentifier(curve_of(values)))()
-    return ec.EllipticCurvePublicKey.from_encoded_point(curve, _point(values[Attribute.EC_POINT]))
+    return _from_point(lambda point: ec.EllipticCurvePublicKey.from_encoded_point(curve, point), values)
 
 
 def _edwards(values: Attributes) -> PublicKey:
-    return _EDWARDS[curve_of(values)].from_public_bytes(_point(values[Attribute.EC_POINT]))
+    return _from_point(_EDWARDS[curve_of(values)].from_public_bytes, values)
+
+
+def _from_point(load: Callable[[bytes], PublicKey], values: Attributes) -> PublicKey:
+    """CKA_EC_POINT is an OCTET STRING in DER; some modules give the bare point, which may happen to look like one."""
+    point = values[Attribute.EC_POINT]
+    try:
+        return load(bytes(OctetString.load(point, strict=True).native))
+    except ValueError:
+        return load(point)
 
 
 def curve_of(values: Attributes) -> str:
@@ -114,11 +124,3 @@ def curve_of(values: Attributes) -> str:
     if parameters[0] == PrintableString.tag:
         return _CURVE_NAMES.get(PrintableString.load(parameters).native, "")
     return str(ObjectIdentifier.load(parameters).dotted)
-
-
-def _point(value: bytes) -> bytes:
-    """CKA_EC_POINT is an OCTET STRING in DER; some modules give the bare point."""
-    try:
-        return bytes(OctetString.load(value, strict=True).native)
-    except ValueError:
-        return value

@@ -56,7 +56,8 @@ class SessionPool:
         self.generation = 0
 
     def _reset(self) -> None:
-        self._available = threading.Condition()
+        self._lock = threading.Lock()
+        self._available = threading.Condition(self._lock)
         self._idle: list[Worker] = []
         self._open = 0  # workers idle or in use
         self._limit = self.capacity  # fewer once the token says that it allows no more
@@ -70,7 +71,7 @@ class SessionPool:
         Raises TokenError: SEC_ERROR_BUSY after `wait` seconds without one.
         """
         while True:
-            with self._available:
+            with self._lock:
                 if not self._idle and self._open >= self._limit:
                     self._wait(time.monotonic() + wait)
                 if self._closed:
@@ -111,7 +112,7 @@ class SessionPool:
 
     def give_back(self, worker: Worker) -> None:
         """After an operation that ended as it should."""
-        with self._available:
+        with self._lock:
             self._in_use -= 1
             if self._waiting:
                 self._available.notify()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import asn1crypto.core
 from cryptography import x509
 
-from ..errors import ConfigurationError, NotFound, TokenError
+from ..errors import Ambiguous, ConfigurationError, NotFound, TokenError
 from . import faults, native
 from .cryptoki import (
     GENERATED,
@@ -255,17 +255,15 @@ class PKCS11Token(Token):
         self.login()
         with self._writing() as session:
             public, private = self._library.generate_pair(session, kind, label, id or secrets.token_bytes(20), self.info)
-            handle = private.handle
-            if not id:
-                [(_, values)] = [
-                    item
-                    for item in self._library.find_objects(session, {Attribute.CLASS: ObjectClass.PUBLIC_KEY}, _PUBLIC_WANTED)
-                    if item[0] == public.handle
-                ]
-                key = from_attributes(values)
-                if key is not None and self._library.set_attribute(public, Attribute.ID, default_id(key)):
-                    self._library.set_attribute(private, Attribute.ID, default_id(key))
-        return next(key for key in self.find_keys(label=label) if key.place[0] == handle)
+            template = {Attribute.CLASS: ObjectClass.PUBLIC_KEY, Attribute.LABEL: label}
+            shown = self._library.find_objects(session, template, _PUBLIC_WANTED)
+            key = next((from_attributes(values) for handle, values in shown if handle == public.handle), None)
+            if not id and key is not None and self._library.set_attribute(public, Attribute.ID, default_id(key)):
+                self._library.set_attribute(private, Attribute.ID, default_id(key))
+        for made in self.find_keys(label=label):
+            if key is not None and made.has_public_key and spki(made.public_key) == spki(key):
+                return made
+        raise NotFound(f'key "{label}" was made, but the token does not show it', name="SEC_ERROR_NO_KEY", token=self.info.label)
 
     def import_certificate(self, der: bytes, label: str, id: bytes) -> TokenCertificate:
         try:
@@ -290,24 +288,30 @@ class PKCS11Token(Token):
 
     def delete(self, item: PrivateKey | TokenCertificate) -> None:
         self.login()
-        with self._writing() as session:
-            if isinstance(item, TokenCertificate):
-                self._delete(session, {**_X509, Attribute.VALUE: item.der}, None)
-                return
-            self._delete(session, {Attribute.CLASS: ObjectClass.PRIVATE_KEY, Attribute.ID: item.id}, item)
-            self._delete(session, {Attribute.CLASS: ObjectClass.PUBLIC_KEY, Attribute.ID: item.id}, item, optional=True)
+        if isinstance(item, TokenCertificate):
+            self._destroy({**_X509, Attribute.VALUE: item.der})
+            return
+        # Objects of other keys may have the same label and id, so the pair is told by its public key.
+        twins = [key for key in self.find_keys(label=item.label, id=item.id) if _same_pair(key, item)]
+        if len(twins) > 1:
+            raise Ambiguous(f"{item.uri} names {len(twins)} keys that nothing tells apart", token=self.info.label)
+        self._destroy({Attribute.CLASS: ObjectClass.PRIVATE_KEY, Attribute.ID: item.id}, {key.place[0] for key in twins})
+        template = {Attribute.CLASS: ObjectClass.PUBLIC_KEY, Attribute.ID: item.id}
+        if twins[0].has_public_key:
+            mine = spki(twins[0].public_key)
+            shown = ((handle, from_attributes(values)) for handle, values in self._find(template, _PUBLIC_WANTED))
+            halves = {handle for handle, key in shown if key is not None and spki(key) == mine}
+            if halves:  # not every token has one
+                self._destroy(template, halves)
 
-    def _delete(self, session: ObjectSession, template: Attributes, key: PrivateKey | None, optional: bool = False) -> None:
-        found = self._library.find_objects(session, template, _PUBLIC_WANTED)
-        if key is not None:  # objects of other keys may have the same id
-            mine = spki(key.public_key)
-            shown = ((handle, from_attributes(values)) for handle, values in found)
-            handles = {handle for handle, public in shown if public is None or spki(public) == mine}
-        else:
-            handles = {handle for handle, _ in found}
-        if not handles and not optional:
-            raise NotFound("there is no such object on the token", name="SEC_ERROR_NO_KEY", token=self.info.label)
-        self._library.destroy_objects(session, handles, template, self.info)
+    def _destroy(self, template: Attributes, handles: set[int] | None = None) -> None:
+        """Those of `handles` (None: all) that fit `template`.  Raises NotFound where there is none."""
+        with self._writing() as session:
+            found = {handle for handle, _ in self._library.find_objects(session, template, (Attribute.ID,))}
+            doomed = found if handles is None else found & handles
+            if not doomed:
+                raise NotFound("there is no such object on the token", name="SEC_ERROR_NO_KEY", token=self.info.label)
+            self._library.destroy_objects(session, doomed, template, self.info)
 
     # --- end ---------------------------------------------------------------------------------------------------------
 
@@ -374,6 +378,12 @@ class _PublicHalves:
     @cached_property
     def _all_certificates(self) -> list[TokenCertificate]:
         return self._token.certificates()
+
+
+def _same_pair(key: TokenKey, other: PrivateKey) -> bool:
+    if not key.has_public_key:
+        return isinstance(other, TokenKey) and not other.has_public_key
+    return (not isinstance(other, TokenKey) or other.has_public_key) and spki(key.public_key) == spki(other.public_key)
 
 
 def _same_curve(values: Attributes, other: Attributes) -> bool:

@@ -9,8 +9,8 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from nss_pk11 import pins
-from nss_pk11.errors import ConfigurationError, NotFound, PinIncorrect, TokenError
-from nss_pk11.slots import SlotManager, Token
+from nss_pk11.errors import Ambiguous, ConfigurationError, NotFound, PinIncorrect, TokenError
+from nss_pk11.slots import Algorithm, SlotManager, Token
 from tests.support.pki import Authority
 from tests.support.softhsm import PIN, SO_PIN, SoftHSM, TokenOnDisk
 
@@ -109,6 +109,24 @@ def test_deleting_takes_the_pair_and_spares_others_of_the_same_id(token: Token) 
     assert token.public_names() == [("second", b"id")]  # type: ignore[attr-defined]
     with pytest.raises(NotFound):
         token.delete(first)
+
+
+def test_deleting_one_of_two_keys_of_one_type_and_id(token: Token) -> None:
+    first, second = token.generate_key("p256", "first", b"id"), token.generate_key("p256", "second", b"id")
+    token.delete(second)
+    [left] = token.keys()
+    assert left.public_key == first.public_key
+    assert left.sign(Algorithm.ecdsa_sha256, b"m")
+
+
+def test_keys_that_nothing_tells_apart_are_not_paired_by_guess(token: Token) -> None:
+    token.generate_key("p256", "twin", b"id")
+    with pytest.raises(NotFound):  # it was made, but which public key is whose cannot be told
+        token.generate_key("p256", "twin", b"id")
+    twins = token.keys()
+    assert [key.algorithms for key in twins] == [frozenset(), frozenset()]
+    with pytest.raises(Ambiguous):
+        token.delete(twins[0])
 
 
 def test_without_login_nothing_is_made(softhsm: SoftHSM, new_token: Callable[..., TokenOnDisk]) -> None:

@@ -69,7 +69,7 @@ def test_child_of_a_busy_parent_finds_no_lock_held(softhsm: SoftHSM, keys: dict[
         held, release = threading.Event(), threading.Event()
 
         def hold() -> None:
-            with manager._lock, home._lock, home.count_lock, home.pool._available, home._guard._lock:
+            with manager._lock, home._lock, home.count_lock, home.pool._lock, home._guard._lock:
                 held.set()
                 release.wait(30)
 

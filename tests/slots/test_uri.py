@@ -188,3 +188,12 @@ text = st.text(st.characters(codec="utf-8"), max_size=20)
 )
 def test_written_and_read_again(uri: Uri) -> None:
     assert Uri.parse(uri.text(secrets=True)) == uri
+
+
+@given(text | st.text("pkcs11:token=;?&%aF", max_size=30).map("pkcs11:".__add__))
+def test_anything_else_is_a_configuration_error(anything: str) -> None:
+    try:
+        uri = Uri.parse(anything)
+    except ConfigurationError:
+        return
+    assert Uri.parse(uri.text(secrets=True)) == uri
