@@ -191,6 +191,7 @@ class PKI:
         directory.mkdir(parents=True, exist_ok=True)
         self.ca_file = directory / "ca.pem"
         self._made: dict[str, Credential] = {}
+        self._laid: set[tuple[str, x509.Certificate]] = set()  # issuers on tokens
         self.ca_file.write_bytes(_pem(*(root.certificate for root, _ in self.authorities.values())))
 
     @cached_property
@@ -215,13 +216,17 @@ class PKI:
     def for_token(
         self, key: KeyOnToken, *, purpose: str = "server", names: tuple[str, ...] = ("localhost", "127.0.0.1")
     ) -> Credential:
-        """A certificate for a key inside a token; it is laid on the token beside the key as well."""
+        """A certificate for a key inside a token; it is laid on the token beside the key as well, with
+        its issuer."""
         common_name = names[0] if purpose == "server" else f"client {key.kind}"
         authority = self.authority_for(key.kind)
         certificate = authority.issue(common_name, key.public_key, names=names, purpose=purpose)
         credential = Credential(f"token-{key.token.label}-{key.label}", key.kind, certificate, authority, self.directory, key)
         credential.write_chain()
         key.token.import_certificate(certificate, key)
+        if (key.token.label, authority.certificate) not in self._laid:
+            self._laid.add((key.token.label, authority.certificate))
+            key.token.import_issuer(authority.certificate)
         return credential
 
     def _software(self, kind: str, common_name: str, names: tuple[str, ...], purpose: str, expired: bool) -> Credential:

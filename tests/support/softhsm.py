@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519
+from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, load_der_public_key
 
 from .require import missing, require
@@ -132,9 +133,16 @@ class TokenOnDisk:
 
     def import_certificate(self, certificate: x509.Certificate, key: KeyOnToken) -> None:
         """Lay a certificate beside its key: same CKA_ID, same label."""
-        file = self.hsm.directory / f"{key.id.hex()}.der"
+        self._write(certificate, key.id, key.label)
+
+    def import_issuer(self, certificate: x509.Certificate) -> None:
+        """Lay a CA's certificate on the token, so that a chain can be built from what is there."""
+        self._write(certificate, certificate.fingerprint(SHA256())[:8], "issuer")
+
+    def _write(self, certificate: x509.Certificate, object_id: bytes, label: str) -> None:
+        file = self.hsm.directory / f"{object_id.hex()}.der"
         file.write_bytes(certificate.public_bytes(Encoding.DER))
-        self._tool("--write-object", str(file), "--type", "cert", "--id", key.id.hex(), "--label", key.label)
+        self._tool("--write-object", str(file), "--type", "cert", "--id", object_id.hex(), "--label", label)
 
     def _tool(self, *arguments: str) -> str:
         tool = require("pkcs11-tool")

@@ -31,9 +31,9 @@ def nassl_client(port: int, want: Want) -> Result:
         Version.tls1_3: library.OpenSslVersionEnum.TLSV1_3,
     }
     verify = library.OpenSslVerifyEnum.PEER if want.ca else library.OpenSslVerifyEnum.NONE
-    own: dict[str, Any] = {}
+    own: dict[str, Any] = {"ignore_client_authentication_requests": not want.credential}
     if want.credential:
-        own = {"client_certificate_chain": Path(want.credential.chain_file), "client_key": Path(want.credential.key_file)}
+        own |= {"client_certificate_chain": Path(want.credential.chain_file), "client_key": Path(want.credential.key_file)}
     with socket.create_connection((HOST, port), TIMEOUT) as plain:
         client = library.SslClient(
             ssl_version=versions[want.version], underlying_socket=plain, ssl_verify=verify, ssl_verify_locations=want.ca, **own
