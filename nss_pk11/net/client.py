@@ -82,7 +82,7 @@ def _acceptable(session: Session, server_name: str, executor: KeyExecutor) -> bo
     if session.server_name != server_name or not session.fresh(time.time()):
         return False
     try:
-        executor.run(VerifyPeer(session.peer_chain, server_name, b"", "server"))
+        executor.run(VerifyPeer(session.peer_chain, server_name, None, "server"))
     except CertificateError as error:
         log.info("session not resumed: %s", error)
         return False

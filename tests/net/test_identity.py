@@ -79,7 +79,7 @@ def test_certificate_beside_the_key_on_the_token(manager: SlotManager, token: To
     credential = pki.for_token(key)
     token.import_certificate(credential.certificate, key)
     identity = load_identity(manager, key.uri)
-    assert identity.chain == (credential.certificate.public_bytes(Encoding.DER),)
+    assert identity.chain[0] == credential.certificate.public_bytes(Encoding.DER)
 
 
 def test_certificate_of_another_key(manager: SlotManager, credential: Credential, pki: PKI) -> None:
