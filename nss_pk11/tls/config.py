@@ -95,6 +95,8 @@ class Config:
     keylog: Callable[[str], None] | None = None
     clock: Callable[[], float] = time.time
     random: Callable[[int], bytes] = os.urandom
+    # What `usable_suites` found, by what was offered: slots change rarely, handshakes are many.
+    _usable: dict[frozenset[str] | None, tuple[Suite, ...]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.min_version > self.max_version:
@@ -114,13 +116,16 @@ class Config:
     def usable_suites(self) -> tuple[Suite, ...]:
         """Enabled suites that fit the enabled versions and whose every mechanism some present slot offers."""
         offered = self.mechanisms() if self.mechanisms else None
-        return tuple(
-            suite
-            for suite in self.suites
-            if suite.max_version >= self.min_version
-            and suite.min_version <= self.max_version
-            and (offered is None or suite.mechanisms <= offered)
-        )
+        found = self._usable.get(offered)
+        if found is None:
+            found = self._usable[offered] = tuple(
+                suite
+                for suite in self.suites
+                if suite.max_version >= self.min_version
+                and suite.min_version <= self.max_version
+                and (offered is None or suite.mechanisms <= offered)
+            )
+        return found
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,9 @@ from .tls13.server import ServerHandshake as ServerHandshake13
 from .waits import Receive
 
 
+_VERSIONS = tuple(Version)  # to walk an Enum itself costs ten times as much
+
+
 def accept(link: Link, config: ServerConfig) -> Flow:
     """The whole life of a server connection."""
     hello = ClientHello.decode((yield Receive(HandshakeType.client_hello)))
@@ -29,15 +32,15 @@ def choose_version(config: ServerConfig, hello: ClientHello) -> Version:
     """The newest version both sides enable.  Raises UnsupportedVersion, and InappropriateFallback where a client that fell
     back could have done better (RFC 7507 section 3)."""
     offered = hello.offered_versions()
-    common = [version for version in Version if version in offered and config.min_version <= version <= config.max_version]
+    common = [version for version in _VERSIONS if version in offered and config.min_version <= version <= config.max_version]
+    newest = max((version for version in offered if version in _VERSIONS), default=0)
+    if FALLBACK_SCSV in hello.suites and newest < config.max_version:
+        raise InappropriateFallback("client fell back to an older version though we know a newer one")
     if not common:
-        newest = max((version for version in offered if version in tuple(Version)), default=0)
         what = Version(newest).label if newest else "nothing we know"
         raise UnsupportedVersion(
             f"client offers {what} at best; {config.min_version.label} to {config.max_version.label} are enabled"
         )
     if common[-1] >= Version.tls1_3 and hello.version <= Version.ssl3:  # RFC 8446 appendix D.5
         raise UnsupportedVersion(f"ClientHello.legacy_version is {hello.version:#06x}")
-    if FALLBACK_SCSV in hello.suites and common[-1] < config.max_version:
-        raise InappropriateFallback("client fell back to an older version though both sides know a newer one")
     return common[-1]

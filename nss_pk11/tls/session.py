@@ -12,7 +12,7 @@ _FORMAT = 1
 _HEAD = struct.Struct(">BHHQIIBBBHBBH").pack
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Session:
     """`secret`: the TLS 1.2 master secret or the TLS 1.3 PSK; `created`, seconds since 1970; `lifetime`, seconds;
     `age_add`: obfuscates the ticket age in milliseconds (RFC 8446 section 4.6.1); `ticket`, `session_id`: how the client asks for

@@ -7,6 +7,9 @@ import hashlib
 from .codepoints import HandshakeType
 
 
+_HASHES = {"sha256": hashlib.sha256, "sha384": hashlib.sha384}
+
+
 class Transcript:
     """Messages are kept until the hash is known, and beyond that where `keep` asks for it: TLS 1.2's CertificateVerify signs
     the messages themselves."""
@@ -26,7 +29,7 @@ class Transcript:
 
     def use(self, name: str, keep: bool = False) -> None:
         """The hash is known now ("sha256", "sha384")."""
-        self._hash = hashlib.new(name, self.raw)
+        self._hash = _HASHES[name](self.raw)
         self.keep = keep
         if not keep:
             self.raw = bytearray()
@@ -47,7 +50,7 @@ class Transcript:
         """After a HelloRetryRequest the first ClientHello counts as its hash only (RFC 8446 section 4.4.1)."""
         assert self._hash is not None
         digest = self._hash.digest()
-        self._hash = hashlib.new(self._hash.name, bytes((HandshakeType.message_hash, 0, 0, len(digest))) + digest)
+        self._hash = _HASHES[self._hash.name](bytes((HandshakeType.message_hash, 0, 0, len(digest))) + digest)
 
     def branch(self) -> Transcript:
         """A copy to go on from here (post-handshake authentication, RFC 8446 section 4.4)."""

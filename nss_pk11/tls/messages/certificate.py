@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 from ...errors import DecodeError, IllegalParameter, TLSError
@@ -15,6 +16,7 @@ from .hello import message
 MAX_CHAIN = 1 << 17  # bytes; what a handshake message may be at most
 
 
+@lru_cache(64)  # a server sends the same few again and again
 def encode_certificate13(chain: tuple[bytes, ...], context: bytes = b"", ocsp: bytes = b"") -> bytes:
     """A TLS 1.3 Certificate; the OCSP response goes with the leaf (RFC 8446 section 4.4.2.1)."""
     w = Writer().vector(1, context)
@@ -122,6 +124,7 @@ def available_compressions() -> tuple[CertificateCompression, ...]:
     return tuple(found)
 
 
+@lru_cache(64)
 def compress_certificate(algorithm: CertificateCompression, raw: bytes) -> bytes:
     """A CompressedCertificate of the Certificate message `raw`."""
     compress, _ = _COMPRESSIONS[algorithm]()

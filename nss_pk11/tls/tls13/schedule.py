@@ -1,19 +1,29 @@
 """The key schedule of TLS 1.3 (RFC 8446 section 7), as functions of bytes.
 
-HKDF is written out over `hmac.digest`: every output but an exporter's is at most one hash long, so HKDF-Expand is one HMAC.
+HKDF is written out over HMAC: every output but an exporter's is at most one hash long, so HKDF-Expand is one HMAC.  Measured,
+`cryptography`'s HMAC takes 1.5 us where `hmac.digest` takes 2.2 and `HKDFExpand` 2.7; a handshake makes 23.
 """
 
 from __future__ import annotations
 
 import hashlib
 from functools import cache
-from hmac import digest as hmac_digest
+
+from cryptography.hazmat.primitives.hashes import SHA256, SHA384
+from cryptography.hazmat.primitives.hmac import HMAC
 
 from ..record.aead import Aead13
 from ..suites import Suite
 
 _LENGTHS = {"sha256": 32, "sha384": 48}
+_HASHES = {"sha256": SHA256(), "sha384": SHA384()}
 _EMPTY = {name: hashlib.new(name).digest() for name in _LENGTHS}
+
+
+def _hmac(key: bytes, data: bytes, hash_name: str) -> bytes:
+    mac = HMAC(key, _HASHES[hash_name])
+    mac.update(data)
+    return mac.finalize()
 
 
 @cache
@@ -25,12 +35,12 @@ def _info(label: bytes, context_length: int, length: int) -> bytes:
 def expand_label(hash_name: str, secret: bytes, label: bytes, context: bytes, length: int) -> bytes:
     """HKDF-Expand-Label; `length` in bytes, any."""
     info = _info(label, len(context), length) + context
-    block = hmac_digest(secret, info + b"\x01", hash_name)
+    block = _hmac(secret, info + b"\x01", hash_name)
     if length <= len(block):
         return block[:length]
     output, counter = block, 2
     while len(output) < length:
-        block = hmac_digest(secret, block + info + bytes((counter,)), hash_name)
+        block = _hmac(secret, block + info + bytes((counter,)), hash_name)
         output += block
         counter += 1
     return output[:length]
@@ -40,7 +50,7 @@ def expand_label(hash_name: str, secret: bytes, label: bytes, context: bytes, le
 def _fresh_salt(hash_name: str) -> bytes:
     """The salt of the handshake secret where no PSK is used: the same for every connection."""
     zeros = bytes(_LENGTHS[hash_name])
-    return expand_label(hash_name, hmac_digest(zeros, zeros, hash_name), b"derived", _EMPTY[hash_name], len(zeros))
+    return expand_label(hash_name, _hmac(zeros, zeros, hash_name), b"derived", _EMPTY[hash_name], len(zeros))
 
 
 class KeySchedule:
@@ -51,7 +61,7 @@ class KeySchedule:
     def __init__(self, suite: Suite, psk: bytes = b"") -> None:
         self.suite, self.hash, self.length = suite, suite.hash, suite.hash_bytes
         self._psk = psk
-        self.secret = hmac_digest(bytes(self.length), psk, self.hash) if psk else b""
+        self.secret = _hmac(bytes(self.length), psk, self.hash) if psk else b""
 
     def derive(self, label: bytes, transcript_hash: bytes) -> bytes:
         """Derive-Secret from the stage's secret."""
@@ -63,14 +73,14 @@ class KeySchedule:
 
     def enter_handshake(self, shared_secret: bytes) -> None:
         salt = self.derive(b"derived", _EMPTY[self.hash]) if self._psk else _fresh_salt(self.hash)
-        self.secret = hmac_digest(salt, shared_secret, self.hash)
+        self.secret = _hmac(salt, shared_secret, self.hash)
 
     def enter_master(self) -> None:
-        self.secret = hmac_digest(self.derive(b"derived", _EMPTY[self.hash]), bytes(self.length), self.hash)
+        self.secret = _hmac(self.derive(b"derived", _EMPTY[self.hash]), bytes(self.length), self.hash)
 
     def finished(self, base: bytes, transcript_hash: bytes) -> bytes:
         """Finished.verify_data under a traffic secret (RFC 8446 section 4.4.4)."""
-        return hmac_digest(expand_label(self.hash, base, b"finished", b"", self.length), transcript_hash, self.hash)
+        return _hmac(expand_label(self.hash, base, b"finished", b"", self.length), transcript_hash, self.hash)
 
     def protection(self, traffic_secret: bytes) -> Aead13:
         """Record keys of a traffic secret (RFC 8446 section 7.3)."""
