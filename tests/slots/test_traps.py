@@ -32,6 +32,7 @@ LIBRARIES = Path("/usr/lib/x86_64-linux-gnu")
 # Does the work of a server's key in a process that sees the token through OpenSC's pkcs11-spy, and says how many calls it made.
 SPIED = """
 import os, shutil, sys
+from cryptography.hazmat.primitives.asymmetric import padding
 from nss_pk11 import pins
 from nss_pk11.errors import PinIncorrect
 from nss_pk11.slots import Algorithm, SlotManager
@@ -46,13 +47,18 @@ with SlotManager() as manager:
         except PinIncorrect:
             pass
     key = manager.find_key(uri, pins.value("1234"))
-    key.sign(Algorithm(algorithm), b"the first opens a worker session")
+    if algorithm == "decrypt":
+        ciphertext = key.public_key.encrypt(b"secret", padding.PKCS1v15())
+        use = lambda: key.decrypt(ciphertext)
+    else:
+        use = lambda: key.sign(Algorithm(algorithm), b"message")
+    use()  # the first opens a worker session
     open(os.environ["PKCS11SPY_OUTPUT"], "w").close()
     manager.mechanisms()
     open(os.environ["PKCS11SPY_OUTPUT"], "w").close()
     for number in range(int(count)):
         manager.mechanisms()
-        key.sign(Algorithm(algorithm), b"%d" % number)
+        use()
     shutil.copy(os.environ["PKCS11SPY_OUTPUT"], os.environ["PKCS11SPY_OUTPUT"] + ".counted")
 """
 
@@ -71,9 +77,15 @@ def calls(log: Path) -> Counter[str]:
 
 @pytest.mark.parametrize(
     ("kind", "algorithm"),
-    [("p256", "ecdsa_sha256"), ("rsa", "rsa_pss_sha256"), ("rsa", "rsa_pkcs1_sha256"), ("ed25519", "ed25519")],
+    [
+        ("p256", "ecdsa_sha256"),
+        ("rsa", "rsa_pss_sha256"),
+        ("rsa", "rsa_pkcs1_sha256"),
+        ("ed25519", "ed25519"),
+        ("rsa", "decrypt"),
+    ],
 )
-def test_one_sign_init_and_one_sign_per_signature(
+def test_one_init_and_one_call_per_operation(
     softhsm: SoftHSM, keys: dict[str, KeyOnToken], tmp_path: Path, kind: str, algorithm: str
 ) -> None:
     """Defect: python-pkcs11 makes three calls, asking for the size first."""
@@ -82,7 +94,8 @@ def test_one_sign_init_and_one_sign_per_signature(
     command = [sys.executable, "-W", "error", "-c", SPIED, library("pkcs11-spy.so"), keys[kind].uri, algorithm, "10"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
-    assert calls(log.with_suffix(".counted")) == {"C_SignInit": 10, "C_Sign": 10}
+    names = ("C_DecryptInit", "C_Decrypt") if algorithm == "decrypt" else ("C_SignInit", "C_Sign")
+    assert calls(log.with_suffix(".counted")) == dict.fromkeys(names, 10)
 
 
 def test_failed_login_leaks_no_session(softhsm: SoftHSM, new_token: Callable[..., TokenOnDisk]) -> None:
