@@ -35,6 +35,8 @@ def channel_binding(link: Link, kind: str) -> bytes:
     if kind == "tls-unique":
         if info.version == Version.tls1_3:
             raise ConfigurationError("tls-unique is not defined for TLS 1.3 (RFC 9266)")
+        if info.resumed and not info.extended_master_secret:  # two connections could be made to share it
+            raise ConfigurationError("tls-unique of a resumed session needs the extended master secret (RFC 7627 section 5.4)")
         return link.finished
     if kind == "tls-server-end-point":
         return _server_end_point(link)

@@ -15,14 +15,15 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from nss_pk11.errors import Alert
+from nss_pk11.errors import Alert, ConfigurationError
 from nss_pk11.sessions import TicketKeys
+from nss_pk11.tls import client as client_module
 from nss_pk11.tls import ffdhe
 from nss_pk11.tls.codepoints import ExtensionType, Group, HandshakeType, Version
 from nss_pk11.tls.messages import extensions as ext
 from nss_pk11.tls.messages.hello import ClientHello, ServerHello, message
 from nss_pk11.tls.ssl3.secrets import Secrets
-from nss_pk11.tls.suites import BY_NAME, SUITES
+from nss_pk11.tls.suites import BY_NAME, FALLBACK_SCSV, SUITES
 
 from ..support import drive
 from ..support.drive import Driver
@@ -92,7 +93,7 @@ def hello(raw: bytes, extensions: dict[int, bytes | None] | None = None, **chang
     old = ClientHello.decode(raw)
     merged = {kind: body for kind, body in (old.extensions | (extensions or {})).items() if body is not None}
     fields = {name: getattr(old, name) for name in ("version", "random", "session_id", "suites", "compression")}
-    return ClientHello(extensions=merged, **fields | changes).encode()  # type: ignore[arg-type]
+    return ClientHello(extensions=merged, **fields | changes).encode()
 
 
 CLIENT_HELLOS: dict[str, tuple[Edit, Alert]] = {
@@ -126,6 +127,10 @@ CLIENT_HELLOS: dict[str, tuple[Edit, Alert]] = {
     "server name of no bytes": (lambda raw: hello(raw, {X.server_name: b"\0\x03\0\0\0"}), Alert.decode_error),
     "protocols cut": (lambda raw: hello(raw, {X.application_layer_protocol_negotiation: b"\0\x02\x05h"}), Alert.decode_error),
     "an extension twice": (lambda raw: _twice(raw), Alert.illegal_parameter),
+    "fallback to an old version": (
+        lambda raw: hello(raw, version=0x0302, suites=(*ClientHello.decode(raw).suites, FALLBACK_SCSV)),
+        Alert.inappropriate_fallback,
+    ),
     "an old version": (lambda raw: hello(raw, version=0x0302), Alert.protocol_version),
 }
 
@@ -176,7 +181,7 @@ def answer(raw: bytes, extensions: dict[int, bytes | None] | None = None, **chan
     old = ServerHello.decode(raw)
     merged = {kind: body for kind, body in (old.extensions | (extensions or {})).items() if body is not None}
     fields = {name: getattr(old, name) for name in ("version", "random", "session_id", "suite", "compression")}
-    return ServerHello(extensions=merged, **fields | changes).encode()  # type: ignore[arg-type]
+    return ServerHello(extensions=merged, **fields | changes).encode()
 
 
 SERVER_HELLOS: dict[str, tuple[Edit, Alert]] = {
@@ -246,6 +251,36 @@ def test_extended_master_secret_must_not_change_on_resumption(engine_pki: PKI, a
     else:
         run(server, client, H.server_hello, lambda raw: answer(raw, {X.extended_master_secret: None}), by="server")
         refusal(client, server, Alert.handshake_failure)
+
+
+def test_sessions_from_before_the_extended_master_secret(engine_pki: PKI, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither side has it: resumption goes on, but what RFC 7627 section 5.4 calls unsafe is gone."""
+    honest, keys = client_module._extensions, TicketKeys()
+
+    def extensions(*arguments: Any) -> ext.Extensions:
+        return {kind: body for kind, body in honest(*arguments).items() if kind != X.extended_master_secret}
+
+    def connect(**settings: Any) -> Driver:
+        client = drive.client(**ONLY12, **settings)
+        drive.exchange(drive.server(engine_pki.server("rsa"), **ONLY12, tickets=keys), client)
+        assert client.engine.handshake_complete
+        return client
+
+    with monkeypatch.context() as patch:
+        patch.setattr(client_module, "_extensions", extensions)
+        first = connect()
+        assert first.engine.channel_binding("tls-unique")
+        (session,) = first.sessions
+        assert not session.extended_master_secret
+        again = connect(session=session)
+        assert again.engine.info.resumed
+        for kind in ("tls-unique", "tls-exporter"):
+            with pytest.raises(ConfigurationError):
+                again.engine.channel_binding(kind)
+    # A client that learns of it in the meantime gets a full handshake.
+    modern = connect(session=session)
+    assert modern.engine.info.extended_master_secret
+    assert not modern.engine.info.resumed
 
 
 # --- key exchange ----------------------------------------------------------------------------------------------------------
@@ -390,7 +425,7 @@ def test_key_usage(engine_pki: PKI, suite: Any, bit: str, allowed: bool) -> None
     usage = x509.KeyUsage(**bits | ca_bits | {bit: allowed, "key_agreement": True})
     now = datetime.datetime.now(datetime.UTC)
     builder = x509.CertificateBuilder().subject_name(credential.certificate.subject).issuer_name(credential.certificate.issuer)
-    builder = builder.public_key(credential.certificate.public_key()).serial_number(1).not_valid_before(now)  # type: ignore[arg-type]
+    builder = builder.public_key(credential.certificate.public_key()).serial_number(1).not_valid_before(now)
     builder = builder.not_valid_after(now + datetime.timedelta(1)).add_extension(usage, critical=True)
     leaf = builder.sign(credential.authority.key, hashes.SHA256()).public_bytes(Encoding.DER)
     server = drive.server(identities=(replace(drive.identity(credential), chain=(leaf,)),), **ONLY12)
