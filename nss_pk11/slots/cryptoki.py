@@ -12,7 +12,6 @@ import contextlib
 import ctypes
 import functools
 import os
-import re
 import sys
 import threading
 import time
@@ -252,7 +251,7 @@ class Library(lib):
         try:
             yield
         except PKCS11Error as error:
-            raise faults.fault(_result_of(error), function, token, module=self.path, doing=doing) from None
+            raise faults.fault(faults.result_of(error), function, token, module=self.path, doing=doing) from None
 
     # --- slots and tokens --------------------------------------------------------------------------------------------
 
@@ -469,26 +468,6 @@ def _one_by_one(item: Any, wanted: tuple[Any, ...]) -> Attributes:
         except PKCS11Error:
             continue
     return values
-
-
-# python-pkcs11's class names are the CKR_ names in camel case, but for these.
-_ODD_NAMES = {
-    "FunctionCancelled": "CKR_FUNCTION_CANCELED",
-    "RandomNoRNG": "CKR_RANDOM_NO_RNG",
-    "SessionReadWriteSOExists": "CKR_SESSION_READ_WRITE_SO_EXISTS",
-    "SlotIDInvalid": "CKR_SLOT_ID_INVALID",
-    "TokenNotRecognised": "CKR_TOKEN_NOT_RECOGNIZED",
-    "AnotherUserAlreadyLoggedIn": "CKR_USER_ANOTHER_ALREADY_LOGGED_IN",
-}
-
-
-def _result_of(error: PKCS11Error) -> int:
-    kind = type(error).__name__
-    unmapped = re.search(r"Unmapped error code (0x[0-9a-f]+)", str(error))
-    if unmapped:
-        return int(unmapped[1], 16)
-    name = _ODD_NAMES.get(kind) or "CKR_" + re.sub(r"(?<!^)(?=[A-Z])", "_", kind).upper()
-    return faults.NUMBERS.get(name, faults.GENERAL_ERROR)
 
 
 @contextmanager

@@ -5,6 +5,8 @@ The names of NSS follow its own mapping (PK11_MapError).  Numbers: PKCS #11 3.1 
 
 from __future__ import annotations
 
+import re
+
 from ..errors import PinError, PinIncorrect, PinLocked, TokenError
 from .model import TokenInfo
 
@@ -176,6 +178,27 @@ _MEANINGS: dict[str, tuple[type[TokenError], str, str]] = {
 def result_name(rv: int) -> str:
     """CKR_ name of a CK_RV; vendor and unknown ones as CKR_0x80000001."""
     return NAMES.get(rv, f"CKR_{rv:#x}")
+
+
+# The classes of python-pkcs11's exceptions are named as the results in camel case, but for these.
+_ODD_CLASSES = {
+    "FunctionCancelled": "CKR_FUNCTION_CANCELED",
+    "RandomNoRNG": "CKR_RANDOM_NO_RNG",
+    "SessionReadWriteSOExists": "CKR_SESSION_READ_WRITE_SO_EXISTS",
+    "SlotIDInvalid": "CKR_SLOT_ID_INVALID",
+    "TokenNotRecognised": "CKR_TOKEN_NOT_RECOGNIZED",
+    "AnotherUserAlreadyLoggedIn": "CKR_USER_ANOTHER_ALREADY_LOGGED_IN",
+}
+
+
+def result_of(error: Exception) -> int:
+    """The CK_RV behind an exception of python-pkcs11, which keeps it only in the name of its class or in the message."""
+    unmapped = re.search(r"Unmapped error code (0x[0-9a-f]+)", str(error))
+    if unmapped:
+        return int(unmapped[1], 16)
+    kind = type(error).__name__
+    name = _ODD_CLASSES.get(kind) or "CKR_" + re.sub(r"(?<!^)(?=[A-Z])", "_", kind).upper()
+    return NUMBERS.get(name, GENERAL_ERROR)
 
 
 def fault(

@@ -31,7 +31,8 @@ from .cryptoki import (
 from .keys import WANTED, TokenKey
 from .login import LoginGuard, StaticSources
 from .model import MechanismInfo, PrivateKey, PublicKey, Token, TokenCertificate, TokenInfo
-from .publickeys import curve_of, default_id, from_attributes, from_certificate, spki
+from .pairing import PublicHalves, same_pair
+from .publickeys import default_id, from_attributes, spki
 from .sessions import SessionPool
 from .uri import object_uri
 
@@ -174,7 +175,7 @@ class PKCS11Token(Token):
         with self._objects():
             generation = self.pool.generation
             found = self._find({Attribute.CLASS: ObjectClass.PRIVATE_KEY, **template}, WANTED)
-            halves = _PublicHalves(self, many=len(found) > _FEW)
+            halves = PublicHalves(self, many=len(found) > _FEW)
             return [TokenKey(self, handle, generation, values, halves.of(values), pins or self._pins) for handle, values in found]
 
     def public_keys(self, template: Attributes | None = None) -> list[tuple[Attributes, PublicKey]]:
@@ -292,7 +293,7 @@ class PKCS11Token(Token):
             self._destroy({**_X509, Attribute.VALUE: item.der})
             return
         # Objects of other keys may have the same label and id, so the pair is told by its public key.
-        twins = [key for key in self.find_keys(label=item.label, id=item.id) if _same_pair(key, item)]
+        twins = [key for key in self.find_keys(label=item.label, id=item.id) if same_pair(key, item)]
         if len(twins) > 1:
             raise Ambiguous(f"{item.uri} names {len(twins)} keys that nothing tells apart", token=self.info.label)
         self._destroy({Attribute.CLASS: ObjectClass.PRIVATE_KEY, Attribute.ID: item.id}, {key.place[0] for key in twins})
@@ -329,65 +330,3 @@ class PKCS11Token(Token):
         self._owner, self._nested = None, 0
         self.pool.after_fork()
         self._guard.after_fork()
-
-
-class _PublicHalves:
-    """Finds the public halves of private keys: by their own attributes, else by the public key, else by the certificate beside.
-
-    "Beside" means of the same CKA_ID; without one, of the same label, where that is unmistakable.  For `many` keys all public
-    objects are read once; for a few only those beside them, since a token may hold thousands.
-    """
-
-    def __init__(self, token: PKCS11Token, many: bool) -> None:
-        self._token, self._many = token, many
-
-    def of(self, values: Attributes) -> PublicKey | None:
-        own = from_attributes(values)
-        if own is not None:
-            return own
-        for attribute in (Attribute.ID, Attribute.LABEL):
-            value = values.get(attribute)
-            if not value:
-                continue
-            template = {} if self._many else {attribute: value}
-            beside = self._by_public_key(values, attribute, template) or self._by_certificate(attribute, value, template)
-            if len(beside) == 1:
-                return next(iter(beside.values()))
-        return None
-
-    def _by_public_key(self, values: Attributes, attribute: Attribute, template: Attributes) -> dict[bytes, PublicKey]:
-        publics = self._all_publics if self._many else self._token.public_keys(template)
-        return {
-            spki(key): key
-            for other, key in publics
-            if other.get(attribute) == values[attribute]
-            and other.get(Attribute.KEY_TYPE) == values.get(Attribute.KEY_TYPE)
-            and _same_curve(values, other)
-        }
-
-    def _by_certificate(self, attribute: Attribute, value: str | bytes, template: Attributes) -> dict[bytes, PublicKey]:
-        certificates = self._all_certificates if self._many else self._token.certificates(template)
-        fitting = (item for item in certificates if value == (item.id if attribute == Attribute.ID else item.label))
-        keys = (from_certificate(item.der) for item in fitting)
-        return {spki(key): key for key in keys if key is not None}
-
-    @cached_property
-    def _all_publics(self) -> list[tuple[Attributes, PublicKey]]:
-        return self._token.public_keys()
-
-    @cached_property
-    def _all_certificates(self) -> list[TokenCertificate]:
-        return self._token.certificates()
-
-
-def _same_pair(key: TokenKey, other: PrivateKey) -> bool:
-    if not key.has_public_key:
-        return isinstance(other, TokenKey) and not other.has_public_key
-    return (not isinstance(other, TokenKey) or other.has_public_key) and spki(key.public_key) == spki(other.public_key)
-
-
-def _same_curve(values: Attributes, other: Attributes) -> bool:
-    try:
-        return curve_of(values) in ("", curve_of(other))
-    except ValueError:
-        return False

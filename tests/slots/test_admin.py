@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from nss_pk11 import pins
 from nss_pk11.errors import Ambiguous, ConfigurationError, NotFound, PinIncorrect, TokenError
 from nss_pk11.slots import Algorithm, SlotManager, Token
+from nss_pk11.slots.cryptoki import Attribute, ObjectClass
 from tests.support.pki import Authority
 from tests.support.softhsm import PIN, SO_PIN, SoftHSM, TokenOnDisk
 
@@ -127,6 +128,27 @@ def test_keys_that_nothing_tells_apart_are_not_paired_by_guess(token: Token) -> 
     assert [key.algorithms for key in twins] == [frozenset(), frozenset()]
     with pytest.raises(Ambiguous):
         token.delete(twins[0])
+
+
+def test_label_does_not_pair_what_ids_tell_apart(token: Token) -> None:
+    """A key whose public half is gone is not given that of another key of the same label."""
+    lonely, other = token.generate_key("p256", "same", b"one"), token.generate_key("p256", "same", b"two")
+    library = token._library  # type: ignore[attr-defined]
+    with token._writing() as session:  # type: ignore[attr-defined]
+        public = {Attribute.CLASS: ObjectClass.PUBLIC_KEY, Attribute.ID: b"one"}
+        handles = {handle for handle, _ in library.find_objects(session, public, (Attribute.ID,))}
+        library.destroy_objects(session, handles, public, token.info)
+    found = token.keys()
+    shown = {key.id: key for key in found}
+    assert shown[b"two"].public_key == other.public_key
+    with pytest.raises(NotFound, match="neither public key nor certificate"):
+        _ = shown[b"one"].public_key
+    assert shown[b"one"].algorithms == frozenset()
+    # The certificate beside it is as good as the public key.
+    der = Authority.root("Test root", "p256").issue("www", lonely.public_key).public_bytes(Encoding.DER)
+    token.import_certificate(der, "same", b"one")
+    [again] = token.find_keys(id=b"one")
+    verify(lonely.public_key, Algorithm.ecdsa_sha256, again.sign(Algorithm.ecdsa_sha256, b"m"), b"m")
 
 
 def test_without_login_nothing_is_made(softhsm: SoftHSM, new_token: Callable[..., TokenOnDisk]) -> None:

@@ -19,7 +19,7 @@ import pytest
 from nss_pk11 import pins
 from nss_pk11.errors import PinIncorrect, TokenError
 from nss_pk11.slots import Algorithm, PrivateKey, SlotManager, TokenKey, faults
-from nss_pk11.slots.cryptoki import Library, _result_of, mechanism_name
+from nss_pk11.slots.cryptoki import Library, mechanism_name
 from nss_pk11.slots.sessions import SessionPool
 from tests.support.require import missing, require
 from tests.support.softhsm import PIN, KeyOnToken, SoftHSM, TokenOnDisk
@@ -152,9 +152,9 @@ def test_results_keep_their_number_and_name() -> None:
     ours = {"MultipleObjectsReturned", "MultipleTokensReturned", "NoSuchKey", "NoSuchToken"}
     for kind in kinds:
         if kind.__name__ not in ours and issubclass(kind, pkcs11.exceptions.PKCS11Error):
-            assert _result_of(kind()) != faults.GENERAL_ERROR or kind.__name__ == "GeneralError", kind
+            assert faults.result_of(kind()) != faults.GENERAL_ERROR or kind.__name__ == "GeneralError", kind
     vendor = pkcs11.exceptions.PKCS11Error("Unmapped error code 0x80000042")
-    assert _result_of(vendor) == 0x80000042
+    assert faults.result_of(vendor) == 0x80000042
     error = faults.fault(0x80000042, "C_Sign", mechanism="CKM_ECDSA", doing="sign")
     assert (error.rv, error.ckr, error.mechanism, error.function) == (0x80000042, "CKR_0x80000042", "CKM_ECDSA", "C_Sign")
     assert "CKR_0x80000042" in str(error)
