@@ -178,20 +178,25 @@ def _dial(where: Address, timeout: float) -> socket.socket:
 
 
 def _relay(tls: TLSSocket) -> None:
-    """stdin to the server, the server to stdout, both at once; ends when the server does."""
+    """stdin to the server, the server to stdout, both at once; ends when the server does, or nobody reads stdout any more."""
     threading.Thread(target=_send_stdin, args=(tls,), daemon=True).start()
     while data := tls.recv():
-        view = memoryview(data)
-        while view:
-            view = view[os.write(1, view) :]
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(1, view) :]
+        except BrokenPipeError:
+            return
 
 
 def _send_stdin(tls: TLSSocket) -> None:
-    # Whatever goes wrong here shows in the other thread as well, which reports it.
+    # Whatever goes wrong with the connection shows in the other thread as well, which reports it.
     with suppress(OSError, NSPRError):
-        while data := os.read(0, CHUNK):
-            tls.sendall(data)
-        tls.shutdown_write()
+        try:
+            while data := os.read(0, CHUNK):
+                tls.sendall(data)
+        finally:
+            tls.shutdown_write()
 
 
 def _farewell(tls: TLSSocket) -> None:

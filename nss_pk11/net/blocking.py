@@ -99,7 +99,7 @@ class TLSSocket:
 
     @property
     def engine(self) -> Engine:
-        """For exporters, key updates and channel bindings; touch it only while no other thread uses this socket."""
+        """For what this class does not offer; touch it only while no other thread uses this socket."""
         return self._engine
 
     def fileno(self) -> int:
@@ -362,6 +362,22 @@ class TLSSocket:
         poll = select.poll()
         poll.register(self._sock, select.POLLOUT)
         return bool(poll.poll(0))
+
+    def update_keys(self, request_peer: bool = False) -> None:
+        """Change our sending key, and ask the peer to change its own; TLS 1.3.  Raises ConfigurationError."""
+        with self._lock:
+            self._engine.update_keys(request_peer)
+        self._send_in_turn()
+
+    def export(self, label: bytes, context: bytes | None, length: int) -> bytes:
+        """Keying material, `length` bytes (RFC 8446 section 7.5, RFC 5705).  Raises ConfigurationError before the handshake."""
+        with self._lock:
+            return self._engine.export(label, context, length)
+
+    def channel_binding(self, kind: str = "tls-exporter") -> bytes:
+        """`tls-exporter` (RFC 9266), `tls-server-end-point` or `tls-unique` (RFC 5929).  Raises ConfigurationError."""
+        with self._lock:
+            return self._engine.channel_binding(kind)
 
     # --- the end ---------------------------------------------------------------------------------------------------------
 

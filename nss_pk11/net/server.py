@@ -90,7 +90,8 @@ class Server:
         self._answers: deque[tuple[Connection, Operation, object, BaseException | None]] = deque()
         self._wake_reader, self._wake_writer = socket.socketpair()
         self._parent = drain_when_readable
-        self._resume_accepting = self._look_again = 0.0
+        self._resume_accepting = self._look_again = self._next_look = 0.0
+        self._batch = 1
         self._stop = self._drain_wanted = self.draining = False
         self._drained_by = 0.0
         self._handlers: dict[type, Callable[[Connection, object], None]] = {
@@ -124,7 +125,10 @@ class Server:
                         self._accept(self._listeners[fd])
                     else:
                         self._woken(fd)
-                self._housekeeping(monotonic())
+                now = monotonic()
+                if now >= self._next_look or self.draining:
+                    self._next_look = now + self._tick
+                    self._housekeeping(now)
                 self._turn_over()
         finally:
             self._close_all()
@@ -212,10 +216,13 @@ class Server:
     # --- accepting -----------------------------------------------------------------------------------------------------
 
     def _accept(self, listener: socket.socket) -> None:
-        for _ in range(ACCEPT_BATCH):
+        """Take as many connections as came last time, and twice that when there are more: most calls then ask for no more
+        than there are."""
+        for accepted in range(self._batch):
             try:
                 sock, address = listener.accept()
             except BlockingIOError:
+                self._batch = accepted or 1
                 return
             except OSError as error:
                 if error.errno in _SCARCE:
@@ -228,6 +235,7 @@ class Server:
             self._connections[sock.fileno()] = connection
             self._handshaking.add(connection, now)
             self._guarded(connection, self._read)
+        self._batch = min(2 * self._batch, ACCEPT_BATCH)
 
     def _pause_accepting(self, error: OSError) -> None:
         log.warning("cannot accept: %s; %d connections are open", error.strerror, len(self._connections))
@@ -444,6 +452,7 @@ class Server:
             connection.deadlines.drop(connection)
         connection.sock.close()  # which also takes it out of epoll
         self._closed(connection)
+        connection.application = None  # it knows the connection: without this cycle all of it is freed now, its files closed
 
     def _close_all(self) -> None:
         for connection in list(self._connections.values()):

@@ -109,6 +109,17 @@ def test_client_refuses_a_wrong_name_and_says_so(trust: Trust, pki: PKI) -> None
         peer.wait()
 
 
+def test_both_ends_export_the_same(identity: Identity, pki: PKI, trust: Trust) -> None:
+    ours, theirs = socket_pair()
+    with server(ours, identity) as a, client(theirs, trust) as b:
+        shaking = Task(b.do_handshake)
+        a.do_handshake()
+        shaking.wait()
+        assert a.export(b"EXPERIMENTAL-label", b"context", 32) == b.export(b"EXPERIMENTAL-label", b"context", 32)
+        assert a.channel_binding() == b.channel_binding()
+        assert len(a.channel_binding("tls-server-end-point")) == 32
+
+
 def test_alert_of_the_peer(identity: Identity, pki: PKI) -> None:
     ours, theirs = socket_pair()
 
@@ -182,8 +193,7 @@ def test_key_updates_while_both_write(identity: Identity, trust: Trust) -> None:
         def write(tls: TLSSocket) -> None:
             for start in range(0, len(BULK), 100_000):
                 tls.sendall(memoryview(BULK)[start : start + 100_000])
-                with tls._lock:
-                    tls.engine.update_keys(request_peer=True)
+                tls.update_keys(request_peer=True)
 
         def read(tls: TLSSocket) -> bytes:
             got = bytearray()

@@ -406,6 +406,26 @@ def test_nothing_is_left_open(config: ServerConfig, executor: KeyExecutor, pki: 
     assert threading.active_count() == threads
 
 
+def test_closed_connections_are_freed_at_once(config: ServerConfig, executor: KeyExecutor, pki: PKI) -> None:
+    """Not when the garbage collector comes by: an open file may hang on them."""
+    freed = threading.Event()
+
+    class Witness(Echo):
+        __slots__ = ()
+
+        def __del__(self) -> None:
+            freed.set()
+
+    gc.disable()
+    try:
+        with running(config, executor, Witness) as server:
+            with dial(server, pki) as tls:
+                echo(tls, b"x")
+            assert freed.wait(TIMEOUT)
+    finally:
+        gc.enable()
+
+
 def _descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
 
