@@ -24,7 +24,6 @@ ONLY12: dict[str, Any] = {"suites": SUITES12, "max_version": Version.tls1_2}
 KINDS = ("rsa", "p256", "p384", "p521", "ed25519", "ed448")
 CURVES = (Group.x25519, Group.x448, Group.secp256r1, Group.secp384r1, Group.secp521r1)
 MESSAGE = os.urandom(40_000)
-# A safe prime that no RFC names, with what every 2048-bit safe prime has: made by `openssl dhparam -5 2048`.
 FFDHE2048 = ffdhe.PRIMES[Group.ffdhe2048], ffdhe.GENERATOR
 
 
