@@ -84,7 +84,7 @@ def _exchange(port: int, sent: bytes) -> bytes:
 @pytest.mark.parametrize("name", CLIENTS)
 def test_clients_that_speak_nonsense(server: OurServer, name: str, pki: PKI) -> None:
     sent, alerts = CLIENTS[name]
-    before = len(server.seen)
+    before = server.mark()
     answer = _exchange(server.port, sent)
     error = server.next(before).error
     assert isinstance(error, NSPRError)
@@ -104,7 +104,7 @@ def test_nonsense_after_a_good_start(server: OurServer, pki: PKI) -> None:
         (record(20, b"\x02", b"\x03\x03"), {Alert.unexpected_message, Alert.decode_error, Alert.illegal_parameter}),
         (hello, {Alert.unexpected_message}),
     ):
-        before = len(server.seen)
+        before = server.mark()
         _exchange(server.port, hello + rest)
         error = server.next(before).error
         assert isinstance(error, NSPRError)
@@ -133,7 +133,7 @@ def _client_hello() -> bytes:
 def test_stalling_clients_stop_nobody(server: OurServer, pki: PKI) -> None:
     """Thirty that say nothing, or half a ClientHello: each is cut off after the timeout, and others do not notice."""
     hello = _client_hello()
-    before = len(server.seen)
+    before = server.mark()
     with contextlib.ExitStack() as stack:
         stalled = [stack.enter_context(socket.create_connection((HOST, server.port), TIMEOUT)) for _ in range(30)]
         for number, sock in enumerate(stalled):
@@ -149,7 +149,7 @@ def test_stalling_clients_stop_nobody(server: OurServer, pki: PKI) -> None:
 @pytest.mark.parametrize("version", [Version.tls1_2, Version.tls1_3], ids=lambda version: version.label)
 def test_a_client_that_resets(server: OurServer, version: Version, pki: PKI) -> None:
     """A reset in the middle of the answer."""
-    before = len(server.seen)
+    before = server.mark()
     context = client_context(Want(version=version, ca=pki.ca_file))
     with (
         socket.create_connection((HOST, server.port), TIMEOUT) as plain,

@@ -44,7 +44,7 @@ def server(server_keys: Keyring) -> Iterator[OurServer]:
 
 @pytest.mark.parametrize("browser", ["chrome", "chrome99", "edge", "firefox", "safari", "safari_ios", "chrome_android", "tor145"])
 def test_browser(server: OurServer, requests: Any, browser: str, pki: PKI) -> None:
-    before = len(server.seen)
+    before = server.mark()
     url = f"https://localhost:{server.port}/"
     answer = requests.get(url, impersonate=browser, verify=str(pki.ca_file), timeout=10, http_version="v1")
     assert answer.status_code == 200

@@ -51,7 +51,7 @@ def servers(server_keys: Keyring, trust: Trust) -> Iterator[dict[str, OurServer]
 @pytest.mark.parametrize(("kind", "peer"), [(kind, peer) for kind in KINDS for peer in CLIENTS if kind in ABILITIES[peer].kinds])
 def test_our_server(servers: dict[str, OurServer], kind: str, peer: str, version: Version, pki: PKI, directory: Path) -> None:
     server = servers["require"]
-    before = len(server.seen)
+    before = server.mark()
     want = Want(version=version, ca=pki.ca_file, credential=pki.client(kind))
     result = CLIENTS[peer](server.port, want, directory)
     assert result.ok, f"{server.next(before).error}\n{result}"
@@ -91,10 +91,10 @@ def test_our_client_without_a_certificate(foreign: ServerPool, version: Version,
 def test_a_client_without_a_certificate(servers: dict[str, OurServer], version: Version, pki: PKI, directory: Path) -> None:
     """Requested: welcome all the same.  Required: refused, with the alert of the version (RFC 8446 section 4.4.2.4)."""
     for peer in ("openssl", "gnutls", "nss"):
-        before = len(servers["request"].seen)
+        before = servers["request"].mark()
         result = CLIENTS[peer](servers["request"].port, Want(version=version, ca=pki.ca_file), directory)
         assert result.ok, f"{peer}: {servers['request'].next(before).error}\n{result}"
-        before = len(servers["require"].seen)
+        before = servers["require"].mark()
         result = CLIENTS[peer](servers["require"].port, Want(version=version, ca=pki.ca_file), directory)
         assert b"200 OK" not in result.answer, peer
         error = servers["require"].next(before).error
@@ -107,7 +107,7 @@ def test_a_client_without_a_certificate(servers: dict[str, OurServer], version: 
 @VERSIONS
 def test_a_client_certificate_of_an_unknown_ca(servers: dict[str, OurServer], version: Version, pki: PKI, stranger: PKI) -> None:
     server = servers["require"]
-    before = len(server.seen)
+    before = server.mark()
     result = s_client(server.port, Want(version=version, ca=pki.ca_file, credential=stranger.client("p256")))
     assert "unknown ca" in result.alert, result
     error = server.next(before).error
@@ -119,7 +119,7 @@ def test_a_client_certificate_of_an_unknown_ca(servers: dict[str, OurServer], ve
 def test_a_server_certificate_for_a_client(servers: dict[str, OurServer], version: Version, pki: PKI) -> None:
     """Extended key usage counts: a server's certificate does not identify a client."""
     server = servers["require"]
-    before = len(server.seen)
+    before = server.mark()
     result = s_client(server.port, Want(version=version, ca=pki.ca_file, credential=pki.server("rsa")))
     assert b"200 OK" not in result.answer
     error = server.next(before).error
@@ -159,7 +159,7 @@ def test_our_server_asks_after_the_handshake(server_keys: Keyring, pki: PKI, tru
     with OurServer(config, trust=trust, actions={b"/ask": ask}) as server:
         want = Want(version=Version.tls1_3, ca=pki.ca_file, credential=pki.client("rsa"), request=b"GET /ask HTTP/1.0\r\n\r\n")
         for peer, extra in {"openssl": ("-enable_pha",), "nss": ("-E",)}.items():
-            before = len(server.seen)
+            before = server.mark()
             result = CLIENTS[peer](server.port, Want(**{**vars(want), "extra": extra}), directory)
             assert result.ok, f"{peer}: {server.next(before).error}\n{result}"
             seen = server.next(before)

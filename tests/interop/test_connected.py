@@ -55,7 +55,7 @@ def server(server_keys: Keyring) -> Iterator[OurServer]:
 @pytest.mark.parametrize("path", ["/update", "/update-both"])
 @pytest.mark.parametrize("peer", ["openssl", "gnutls", "nss", "node", "python", "nassl"])
 def test_our_server_updates_its_keys(server: OurServer, peer: str, path: str, pki: PKI, directory: Path) -> None:
-    before = len(server.seen)
+    before = server.mark()
     want = Want(version=Version.tls1_3, ca=pki.ca_file, request=f"GET {path} HTTP/1.0\r\n\r\n".encode())
     result = CLIENTS[peer](server.port, want, directory)
     assert result.ok, result
@@ -65,7 +65,7 @@ def test_our_server_updates_its_keys(server: OurServer, peer: str, path: str, pk
 
 @pytest.mark.parametrize("command", ["k", "K"], ids=["update", "update both"])
 def test_openssl_updates_its_keys_with_our_server(server: OurServer, command: str, pki: PKI) -> None:
-    before = len(server.seen)
+    before = server.mark()
     with Process(s_client_command(server.port, Want(version=Version.tls1_3, ca=pki.ca_file))) as client:
         client.wait_for("Verify return code")
         client.write(command.encode() + b"\n")
@@ -138,7 +138,7 @@ def test_secure_renegotiation_is_indicated(server: OurServer, pki: PKI) -> None:
 
 
 def test_our_server_refuses_renegotiation(server: OurServer, pki: PKI) -> None:
-    before = len(server.seen)
+    before = server.mark()
     with Process(s_client_command(server.port, Want(version=Version.tls1_2, ca=pki.ca_file))) as client:
         client.wait_for("Verify return code")
         client.write(b"R\n")
@@ -197,7 +197,7 @@ def test_our_client_notices_a_downgrade(foreign: ServerPool, peer: str, pki: PKI
 
 @pytest.mark.parametrize("peer", ["openssl", "nss", "node", "python"])
 def test_foreign_clients_notice_a_downgrade(server: OurServer, peer: str, pki: PKI, directory: Path) -> None:
-    before = len(server.seen)
+    before = server.mark()
     with Meddler(server.port, hide_tls13) as meddler:
         assert not CLIENTS[peer](meddler.port, Want(ca=pki.ca_file), directory).ok
     error = server.next(before).error
@@ -207,7 +207,7 @@ def test_foreign_clients_notice_a_downgrade(server: OurServer, peer: str, pki: P
 
 @pytest.mark.parametrize("option", ["-tls1", "-tls1_1"])
 def test_old_versions_are_refused(server: OurServer, option: str, pki: PKI) -> None:
-    before = len(server.seen)
+    before = server.mark()
     result = s_client(server.port, Want(ca=pki.ca_file, extra=(option,)))
     assert "protocol version" in result.alert, result
     error = server.next(before).error
@@ -262,7 +262,7 @@ def test_truncation_is_noticed(server_keys: Keyring, version: Version, pki: PKI,
 def test_every_byte_alone(server: OurServer, version: Version, pki: PKI) -> None:
     """A slow line: one byte per segment, both ways."""
 
-    before = len(server.seen)
+    before = server.mark()
     with Meddler(server.port, step=1) as drip:
         result = s_client(drip.port, Want(version=version, ca=pki.ca_file))
     assert result.ok, result

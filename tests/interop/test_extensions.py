@@ -63,7 +63,7 @@ def test_alpn_of_our_server(server: OurServer, peer: str, version: Version, pki:
 
 @VERSIONS
 def test_no_common_protocol(server: OurServer, version: Version, pki: PKI) -> None:
-    before = len(server.seen)
+    before = server.mark()
     result = s_client(server.port, Want(version=version, ca=pki.ca_file, alpn=("spdy/3",)))
     assert "no application protocol" in result.alert, result
     assert server.next(before).error is not None
@@ -165,7 +165,7 @@ def test_stapling_for_our_client(version: Version, revoked: bool, pki: PKI, trus
 
 @VERSIONS
 def test_record_size_limit_of_gnutls(server: OurServer, identity: Identity, version: Version, pki: PKI) -> None:
-    before = len(server.seen)
+    before = server.mark()
     want = Want(version=version, ca=pki.ca_file, request=b"GET /bytes/8000 HTTP/1.0\r\n\r\n", extra=("--recordsize", "600"))
     result = gnutls_cli(server.port, want)
     assert result.ok, f"{server.next(before).error}\n{result}"
@@ -185,7 +185,7 @@ def test_record_size_limit_of_our_client(version: Version, pki: PKI, trust: Trus
 @VERSIONS
 @pytest.mark.parametrize("size", [512, 1024, 2048, 4096])
 def test_max_fragment_length(server: OurServer, foreign: ServerPool, size: int, version: Version, pki: PKI, trust: Trust) -> None:
-    before = len(server.seen)
+    before = server.mark()
     want = Want(version=version, ca=pki.ca_file, request=b"GET /bytes/20000 HTTP/1.0\r\n\r\n", extra=("-maxfraglen", str(size)))
     result = s_client(server.port, want)
     assert result.ok, result

@@ -49,7 +49,7 @@ def test_every_group_has_a_peer() -> None:
 
 @pytest.mark.parametrize(("group", "peer"), CELLS, ids=_name)
 def test_our_server(server: OurServer, group: Group, peer: str, pki: PKI, directory: Path) -> None:
-    before = len(server.seen)
+    before = server.mark()
     result = CLIENTS[peer](server.port, Want(version=Version.tls1_3, group=group, ca=pki.ca_file), directory)
     assert result.ok, f"{server.next(before).error}\n{result}"
     assert server.next(before).group == group.name
@@ -68,7 +68,7 @@ def test_our_client(foreign: ServerPool, group: Group, peer: str, pki: PKI, trus
 
 @pytest.mark.parametrize(("group", "peer"), CURVES, ids=_name)
 def test_our_server_in_tls12(server: OurServer, group: Group, peer: str, pki: PKI, directory: Path) -> None:
-    before = len(server.seen)
+    before = server.mark()
     # The certificate's curve has to be among the client's groups (RFC 8422 section 5.1): so RSA.
     suite = BY_NAME["TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"]
     want = Want(version=Version.tls1_2, suite=suite, group=group, ca=pki.ca_file)
@@ -89,7 +89,7 @@ def test_our_client_in_tls12(foreign: ServerPool, group: Group, peer: str, pki: 
 @pytest.mark.parametrize("group", FINITE_FIELD, ids=_name)
 def test_finite_field_groups_of_our_server_in_tls12(server: OurServer, group: Group, pki: PKI, directory: Path) -> None:
     for peer, extra in {"gnutls": (), "nss": ("-H",)}.items():  # without -H NSS does not name the group
-        before = len(server.seen)
+        before = server.mark()
         want = Want(version=Version.tls1_2, suite=DHE, group=group, ca=pki.ca_file, extra=extra)
         result = CLIENTS[peer](server.port, want, directory)
         assert result.ok, f"{server.next(before).error}\n{result}"
@@ -107,7 +107,7 @@ def test_finite_field_groups_of_our_client_in_tls12(foreign: ServerPool, group: 
 
 def test_a_client_without_finite_field_groups(server: OurServer, pki: PKI) -> None:
     """OpenSSL's client names no ffdhe group in TLS 1.2: the server picks one itself (RFC 7919 section 4)."""
-    before = len(server.seen)
+    before = server.mark()
     result = s_client(server.port, Want(version=Version.tls1_2, suite=DHE, ca=pki.ca_file))
     assert result.ok, result
     assert server.next(before).group.startswith("ffdhe")
@@ -125,7 +125,7 @@ def test_our_server_asks_again(server_keys: Keyring, pki: PKI, directory: Path) 
     }
     with OurServer(config) as server:
         for peer, extra in first_share_only_of_x25519.items():
-            before = len(server.seen)
+            before = server.mark()
             result = CLIENTS[peer](server.port, Want(version=Version.tls1_3, ca=pki.ca_file, extra=extra), directory)
             assert result.ok, f"{peer}: {server.next(before).error}\n{result}"
             seen = server.next(before)
@@ -145,7 +145,7 @@ def test_no_common_group(server_keys: Keyring, pki: PKI) -> None:
     config = ServerConfig(identities=(server_keys.identity("p256"),), groups=(Group.x25519,))
     with OurServer(config) as server:
         for version in (Version.tls1_3, Version.tls1_2):
-            before = len(server.seen)
+            before = server.mark()
             result = s_client(
                 server.port, Want(version=version, ca=pki.ca_file, extra=("-groups", OPENSSL_GROUPS[Group.secp256r1]))
             )

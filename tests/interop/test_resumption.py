@@ -59,7 +59,7 @@ def _resumed_last(server: OurServer, before: int) -> bool:
 @VERSIONS
 @pytest.mark.parametrize("peer", ["gnutls", "nss", "node", "python"])
 def test_our_server(server: OurServer, server_keys: Keyring, peer: str, version: Version, pki: PKI, directory: Path) -> None:
-    before, operations = len(server.seen), server_keys.operations("p256")
+    before, operations = server.mark(), server_keys.operations("p256")
     result = CLIENTS[peer](server.port, Want(version=version, ca=pki.ca_file, resume=True), directory)
     assert result.ok, result
     assert _resumed_last(server, before)
@@ -76,7 +76,7 @@ def test_openssl_resumes_with_our_server(
     server: OurServer, server_by_id: OurServer, tickets: bool, version: Version, pki: PKI, tmp_path: Path
 ) -> None:
     ours = server if tickets else server_by_id
-    before, session = len(ours.seen), tmp_path / "session"
+    before, session = ours.mark(), tmp_path / "session"
     first = s_client(ours.port, Want(version=version, ca=pki.ca_file), session)
     assert first.ok, first
     assert not first.resumed
@@ -88,7 +88,7 @@ def test_openssl_resumes_with_our_server(
 
 def test_gnutls_resumes_by_id_with_our_server(server: OurServer, pki: PKI) -> None:
     """A client that knows no tickets gets a session id (RFC 5246 section 7.4.1.3)."""
-    before = len(server.seen)
+    before = server.mark()
     want = Want(version=Version.tls1_2, ca=pki.ca_file, resume=True, extra=("--noticket",))
     result = gnutls_cli(server.port, want)
     assert result.resumed, result

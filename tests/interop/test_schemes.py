@@ -73,7 +73,7 @@ def server(server_keys: Keyring) -> Iterator[OurServer]:
     ("scheme", "version", "peer"), [c for c in _cells(("openssl", "gnutls", "nss")) if KINDS[c[0]] in ON_TOKENS], ids=_name
 )
 def test_our_server(server: OurServer, scheme: SignatureScheme, version: Version, peer: str, pki: PKI, directory: Path) -> None:
-    before = len(server.seen)
+    before = server.mark()
     # Without --x509cafile and the like: restricted to one scheme, a client could not verify the CA's signatures.
     result = CLIENTS[peer](server.port, Want(version=version, scheme=scheme), directory)
     assert result.ok, f"{server.next(before).error}\n{result}"

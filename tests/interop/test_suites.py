@@ -46,7 +46,7 @@ def test_every_suite_has_a_peer() -> None:
 
 @pytest.mark.parametrize(("name", "peer"), CELLS)
 def test_our_server(server: OurServer, name: str, peer: str, pki: PKI, directory: Path) -> None:
-    suite, before = BY_NAME[name], len(server.seen)
+    suite, before = BY_NAME[name], server.mark()
     result = CLIENTS[peer](server.port, Want(version=version_of(suite), suite=suite, ca=pki.ca_file), directory)
     assert result.ok, f"{server.next(before).error}\n{result}"
     seen = server.next(before)
@@ -70,7 +70,7 @@ def test_our_client(foreign: ServerPool, name: str, peer: str, pki: PKI, trust: 
 @pytest.mark.parametrize("encrypt_then_mac", [True, False], ids=["encrypt-then-mac", "mac-then-encrypt"])
 @pytest.mark.parametrize("name", CBC)
 def test_encrypt_then_mac_of_our_server(server: OurServer, name: str, encrypt_then_mac: bool, pki: PKI) -> None:
-    suite, before = BY_NAME[name], len(server.seen)
+    suite, before = BY_NAME[name], server.mark()
     want = Want(version=Version.tls1_2, suite=suite, ca=pki.ca_file)
     result = gnutls_cli(server.port, want, *(() if encrypt_then_mac else ("%NO_ETM",)))
     assert result.ok, f"{server.next(before).error}\n{result}"

@@ -50,7 +50,7 @@ def servers(server_keys: Keyring) -> Iterator[dict[str, OurServer]]:
 @pytest.mark.parametrize(("kind", "peer"), _cells(dict(CLIENTS)))
 def test_our_server(servers: dict[str, OurServer], kind: str, peer: str, version: Version, pki: PKI, directory: Path) -> None:
     server = servers[kind]
-    before = len(server.seen)
+    before = server.mark()
     result = CLIENTS[peer](server.port, Want(version=version, ca=pki.ca_file), directory)
     assert result.ok, f"{server.next(before).error}\n{result}"
     assert result.version == version.label

@@ -107,7 +107,8 @@ class Page:
         said: dict[str, Any] = negotiated(info)
         said["exported"] = engine.export(*EXPORT).hex()
         said["exported_without_context"] = engine.export(EXPORT[0], None, EXPORT[2]).hex()
-        kinds = ["tls-server-end-point", "tls-exporter" if info.version is Version.tls1_3 else "tls-unique"]
+        kinds = [] if info.resumed else ["tls-server-end-point"]  # the server has no certificate then
+        kinds.append("tls-exporter" if info.version is Version.tls1_3 else "tls-unique")
         said["channel_bindings"] = {kind: engine.channel_binding(kind).hex() for kind in kinds}
         said["peer_certificates"] = len(info.peer_chain)
         return json.dumps(said).encode()
@@ -117,7 +118,8 @@ class Page:
 
 
 class OurServer:
-    """A server in a thread.  `seen`: what ended, newest last; wait for it with `next`.
+    """A server in a thread.  `seen`: what ended, newest last; `mark` before a connection, and `next` after
+    it, give what became of it.
 
     `actions`: by path of the request.
     """
@@ -132,6 +134,7 @@ class OurServer:
     ) -> None:
         self.seen: list[Seen] = []
         self._ended = threading.Condition()
+        self._open = 0  # connections, after the loop's last turn
         listener = socket.create_server((HOST, 0), backlog=64)
         self.port: int = listener.getsockname()[1]
         self.executor = KeyExecutor(trust=trust, sessions=ServerCache() if config.session_ids else None)
@@ -141,6 +144,7 @@ class OurServer:
             [listener],
             lambda connection: Page(connection, actions or {}),
             closed=self._closed,
+            turn_over=self._turn_over,
             handshake_timeout=handshake_timeout,
         )
         self._thread = threading.Thread(target=self._server.run, name="our-server")
@@ -150,6 +154,17 @@ class OurServer:
         with self._ended:
             self.seen.append(Seen(connection.info, connection.error))
             self._ended.notify_all()
+
+    def _turn_over(self) -> None:
+        with self._ended:
+            self._open = self._server.connections
+            self._ended.notify_all()
+
+    def mark(self) -> int:
+        """How many connections have ended, once all have that clients know of: what `next` is to start from."""
+        with self._ended:
+            assert self._ended.wait_for(lambda: not self._open, TIMEOUT), "a connection stays open"
+            return len(self.seen)
 
     def next(self, after: int) -> Seen:
         """The first connection that ended after the first `after` ones."""
