@@ -67,7 +67,7 @@ def _waits(frames: list[str]) -> bool:
 
 
 def _in_system(frames: list[str]) -> bool:
-    return SYSTEM_CALLS.match(_symbol(frames[-1])) is not None
+    return SYSTEM_CALLS.match(_symbol(frames[-1])) is not None and not _PYTHON.match(frames[-1])
 
 
 def _charge(profile: Profile, frames: list[str], share: float) -> None:
