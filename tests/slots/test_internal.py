@@ -127,6 +127,8 @@ def test_passphrases(manager: SlotManager, tmp_path: Path) -> None:
         b"0\x82\x01",
         b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n",
         b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+        b"-----BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00\n\n"
+        b"AAAA\n-----END EC PRIVATE KEY-----\n",
         os.urandom(500),
     ],
 )

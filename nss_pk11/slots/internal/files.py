@@ -19,6 +19,8 @@ from ...errors import ConfigurationError, PinCancelled, PinError, PinIncorrect
 from ...pins import PinProvider, PinRequest
 
 _PEM = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.DOTALL)
+_DEK_INFO = re.compile(rb"^DEK-Info:\s*([A-Z0-9]+)[A-Z0-9-]*,\s*([0-9A-Fa-f]*)\s*$", re.MULTILINE)  # RFC 1421 section 4.6.1.3
+_IV_DIGITS = {b"AES": 32, b"DES": 16}
 _TRIES = 3
 
 Loaded = TypeVar("Loaded")
@@ -48,6 +50,9 @@ def _read_pem(data: bytes, path: str, pins: PinProvider | None) -> tuple[object,
     keys = [block for name, block in blocks if name.endswith(b"PRIVATE KEY")]
     if len(keys) != 1:
         raise ConfigurationError(f"{path} holds {len(keys) or 'no'} private keys, one is wanted", name="SEC_ERROR_NO_KEY")
+    for cipher, iv in _DEK_INFO.findall(keys[0]):
+        if len(iv) != _IV_DIGITS.get(cipher, len(iv)):  # cryptography 50 panics, past any `except Exception`
+            raise ConfigurationError(f"{path}: its DEK-Info is damaged", name="SEC_ERROR_BAD_DER")
     chain = [x509.load_pem_x509_certificate(block).public_bytes(Encoding.DER) for name, block in blocks if name == b"CERTIFICATE"]
     return _with_passphrase(lambda passphrase: load_pem_private_key(keys[0], passphrase), path, pins), chain
 
