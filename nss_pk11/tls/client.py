@@ -32,7 +32,11 @@ def connect(link: Link, config: ClientConfig) -> Flow:
                 "server selects a version by an extension that was not offered", name="SSL_ERROR_UNSUPPORTED_VERSION"
             )
         link.info.version = Version.tls1_3
-        yield from ClientHandshake13(link, config, opening).run(server_hello)
+        handshake = ClientHandshake13(link, config, opening).run(server_hello)
+        del opening, server_hello  # a connection may be idle for long: nothing of its handshake stays behind
+        connected = yield from handshake
+        del handshake
+        yield from connected.run()
     else:
         link.info.version = _check_old_version(config, server_hello)
         yield from ClientHandshake12(link, config, opening).run(server_hello)

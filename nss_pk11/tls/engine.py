@@ -60,6 +60,7 @@ class Engine:
     __slots__ = (
         "_accepts",
         "_closing",
+        "_connected",
         "_flow",
         "_key_updates",
         "_link",
@@ -76,6 +77,7 @@ class Engine:
         self._flow = flow
         self._accepts: tuple[int, ...] = ()
         self._closing = False
+        self._connected: Connected | None = None
         self._key_updates = 0
         self._warnings = 0
         self.pending: Operation | None = None
@@ -181,11 +183,11 @@ class Engine:
     def update_keys(self, request_peer: bool = False) -> None:
         """Change our sending key, and ask the peer to change its own (RFC 8446 section 4.6.3).  TLS 1.3 only."""
         self._check_alive()
-        self._connected("key updates").update_write_key(request_peer)
+        self._need_connected("key updates").update_write_key(request_peer)
 
     def _renew_write_key(self) -> None:
-        if self._link.connected is not None:
-            self._link.connected.update_write_key(False)
+        if self._connected is not None:
+            self._connected.update_write_key(False)
         else:
             self._abort(InternalError("key has protected as many records as it may", name="SSL_ERROR_TOO_MANY_RECORDS"))
 
@@ -194,14 +196,14 @@ class Engine:
 
         Raises ConfigurationError where the client did not offer post_handshake_auth or a request is under way."""
         self._check_alive()
-        self._connected("post-handshake authentication").request_certificate()
+        self._need_connected("post-handshake authentication").request_certificate()
 
-    def _connected(self, what: str) -> Connected:
+    def _need_connected(self, what: str) -> Connected:
         if not self.handshake_complete:
             raise ConfigurationError(f"{what}: the handshake is not complete", name="SSL_ERROR_HANDSHAKE_NOT_COMPLETED")
-        if self._link.connected is None:
+        if self._connected is None:
             raise ConfigurationError(f"{what} needs TLS 1.3", name="SSL_ERROR_FEATURE_NOT_SUPPORTED_FOR_VERSION")
-        return self._link.connected
+        return self._connected
 
     def export(self, label: bytes, context: bytes | None, length: int) -> bytes:
         """Keying material, `length` bytes (RFC 8446 section 7.5, RFC 5705)."""
@@ -260,7 +262,10 @@ class Engine:
             raise
         if isinstance(wait, Receive):
             self._accepts = wait.types
-            self._link.flush()
+            link = self._link
+            link.flush()
+            if link.connected is not None:  # taken over, as it refers to the link: no cycles, so no garbage to collect
+                self._connected, link.connected = link.connected, None
         else:
             assert isinstance(wait, Operation)
             self.pending = wait

@@ -23,7 +23,11 @@ def accept(link: Link, config: ServerConfig) -> Flow:
     version = link.info.version = choose_version(config, hello)
     link.records.version = 0x0303
     if version >= Version.tls1_3:
-        yield from ServerHandshake13(link, config).run(hello)
+        handshake = ServerHandshake13(link, config).run(hello)
+        del hello  # a connection may be idle for long: nothing of its handshake stays behind
+        connected = yield from handshake
+        del handshake
+        yield from connected.run()
     else:
         yield from ServerHandshake12(link, config).run(hello)
 

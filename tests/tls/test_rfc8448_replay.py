@@ -144,7 +144,8 @@ def client(trace: Trace) -> Engine:
         link.records.version = 0x0303
         server_hello = ServerHello.decode((yield Receive(H.server_hello)))
         link.info.version = Version.tls1_3
-        yield from ClientHandshake(link, config, opening).run(server_hello)
+        connected = yield from ClientHandshake(link, config, opening).run(server_hello)
+        yield from connected.run()
 
     engine = Engine(config, flow(), link)
     engine.start()
@@ -239,7 +240,8 @@ def server(trace: Trace, monkeypatch: pytest.MonkeyPatch, **settings: object) ->
         link.info.client_random, link.info.version, link.records.version = hello.random, Version.tls1_3, 0x0303
         handshake = TraceServerHandshake(link, config)
         handshake.trace = trace
-        yield from handshake.run(hello)
+        connected = yield from handshake.run(hello)
+        yield from connected.run()
 
     engine = Engine(config, flow(), link)
     engine._advance(None)

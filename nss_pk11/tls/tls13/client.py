@@ -9,7 +9,7 @@ from .. import groups
 from ..codec import Reader
 from ..codepoints import ExtensionType, Group, HandshakeType, Version
 from ..config import ClientConfig
-from ..link import Flow, Link
+from ..link import Flow, Link, Steps
 from ..messages import extensions as ext
 from ..messages.hello import ClientHello, ServerHello, message
 from ..opening import Opening
@@ -32,7 +32,7 @@ class ClientHandshake:
         self.hello: ClientHello = opening.hello
         self.certificate_request: bytes = b""
 
-    def run(self, server_hello: ServerHello) -> Flow:
+    def run(self, server_hello: ServerHello) -> Steps[ClientConnected]:
         self.link.records.ignore_change_cipher_spec = True
         self.suite = self._check_server_hello(server_hello)
         self.transcript.use(self.suite.hash)
@@ -49,9 +49,7 @@ class ClientHandshake:
         yield from self._receive_finished()
         yield from self._send_client_flight()
         self.link.complete()
-        yield from ClientConnected(
-            self.link, self.config, self.schedule, self.transcript, self.server_secret, self.client_secret
-        ).run()
+        return ClientConnected(self.link, self.config, self.schedule, self.transcript, self.server_secret, self.client_secret)
 
     # --- ServerHello ----------------------------------------------------------------------------------------------------
 

@@ -46,7 +46,7 @@ class ServerHandshake:
         self.session: Session | None = None  # the one being resumed
         self.requested_certificate = False
 
-    def run(self, hello: ClientHello) -> Flow:
+    def run(self, hello: ClientHello) -> Steps[ServerConnected]:
         hello = yield from self._agree_on_parameters(hello)
         self._send_server_hello(hello)
         self._send_encrypted_extensions(hello)
@@ -63,7 +63,7 @@ class ServerHandshake:
         connected.may_request_certificate = X.post_handshake_auth in hello.extensions
         if self._tickets_welcome:
             connected.send_tickets(self.session)
-        yield from connected.run()
+        return connected
 
     # --- parameters ----------------------------------------------------------------------------------------------------
 
