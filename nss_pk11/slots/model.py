@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
@@ -81,7 +81,7 @@ class MechanismInfo:
 class TokenCertificate:
     """An X.509 certificate that lies on a token."""
 
-    der: bytes
+    der: bytes = field(repr=False)
     label: str
     id: bytes
     uri: str
