@@ -85,6 +85,7 @@ def serve(
     newest: str,
     suites: tuple[Suite, ...] | None,
     groups: tuple[Any, ...] | None,
+    schemes: tuple[Any, ...] | None,
     alpn: tuple[str, ...] | None,
     **rest: Any,
 ) -> None:
@@ -106,7 +107,7 @@ def serve(
         alpn = ("http/1.1",)
     settings = Settings(
         modules=rest.pop("modules"),
-        negotiation=negotiation(oldest, newest, suites, groups, alpn),
+        negotiation=negotiation(oldest, newest, suites, groups, schemes, alpn),
         client_auth=client_auth,
         ca=ca,
         application=application_for(directory, echo),
@@ -164,10 +165,12 @@ def run(settings: Settings, listeners: list[socket.socket]) -> int:
     if settings.workers == 1:
         serve_here(settings, listeners, settings.pin, lambda: announce(listeners))
         return 0
+    from .. import pins
     from ..net.workers import Supervisor
 
+    work = partial(_work, settings, listeners)
     try:
-        return Supervisor(settings.workers, partial(_work, settings, listeners), settings.pin).run(lambda: announce(listeners))
+        return Supervisor(settings.workers, work, settings.pin or pins.terminal()).run(lambda: announce(listeners))
     finally:
         for listener in listeners:
             listener.close()
@@ -213,7 +216,7 @@ def serve_here(
                 turn_over=log.flush,
                 handshake_timeout=settings.handshake_timeout,
                 shared=settings.workers > 1,
-                drain_when_readable=parent,
+                drain_when_closed=parent,
             )
             numbers = (signal.SIGTERM,) if parent is not None else (signal.SIGTERM, signal.SIGINT)
             before = {number: signal.signal(number, lambda n, _: _drain(server, n)) for number in numbers}

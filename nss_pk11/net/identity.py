@@ -173,8 +173,9 @@ def _chain_on_token(manager: SlotManager, key: PrivateKey, pins: PinProvider | N
     """The key's certificate and whatever issuers of it lie beside it."""
     leaf = manager.certificate_for(key)
     if leaf is None:
+        remedy = "import it into the token, or give" if key.token.module else "give"
         raise CertificateError(
-            f"there is no certificate beside the key {_name(key)}: import it into the token, or give its chain in a PEM file",
+            f"there is no certificate beside the key {_name(key)}: {remedy} its chain in a PEM file",
             name="SSL_ERROR_NO_CERTIFICATE",
         )
     chain, beside = [leaf], _issuers_beside(manager, key, pins)
@@ -206,7 +207,7 @@ def _check_dates(leaf: x509.Certificate, subject: str) -> None:
 
 
 def _name(key: PrivateKey) -> str:
-    where = f" on token {key.token.label!r}" if key.token.label else ""
+    where = f" on token {key.token.label!r}" if key.token.module else ""
     return f"{key.label or key.uri or key.kind!r}{where}"
 
 

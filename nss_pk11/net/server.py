@@ -60,7 +60,7 @@ class Server:
     `application`: makes one per connection when its handshake is complete.  `closed`: called with each connection that has
     ended, for the log.  Times in seconds: `handshake_timeout` for the whole handshake, `idle_timeout` without a byte either
     way, `drain_timeout` for open requests after `drain`.  `shared`: other processes accept from the same listeners;
-    `drain_when_readable`: drain when this socket has something to say or is closed at the other end.
+    `drain_when_closed`: drain when the other end of this socket is closed.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Server:
         idle_timeout: float = 60.0,
         drain_timeout: float = 10.0,
         shared: bool = False,
-        drain_when_readable: socket.socket | None = None,
+        drain_when_closed: socket.socket | None = None,
     ) -> None:
         self.config, self.executor = config, executor
         self._application, self._closed, self._turn_over = application, closed, turn_over
@@ -89,7 +89,7 @@ class Server:
         self._listeners = {listener.fileno(): listener for listener in listeners}
         self._answers: deque[tuple[Connection, Operation, object, BaseException | None]] = deque()
         self._wake_reader, self._wake_writer = socket.socketpair()
-        self._parent = drain_when_readable
+        self._parent = drain_when_closed
         self._resume_accepting = self._look_again = self._next_look = 0.0
         self._batch = 1
         self._stop = self._drain_wanted = self.draining = False
@@ -152,7 +152,7 @@ class Server:
         self._wake_writer.setblocking(False)
         self._poll.register(self._wake_reader.fileno(), _IN)
         if self._parent is not None:
-            self._poll.register(self._parent.fileno(), _IN)
+            self._poll.register(self._parent.fileno(), select.EPOLLRDHUP)
         self._watch_listeners()
 
     def _watch_listeners(self) -> None:

@@ -33,16 +33,19 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+MESSAGE = 65536  # bytes, the most a message has
+
 
 class Worker:
-    """The child's end: its PIN provider, and how it says that it is ready.  `parent`: readable once it should drain."""
+    """The child's end: its PIN provider, and how it says that it is ready.  `parent`: closed at the other end
+    when it should drain."""
 
     def __init__(self, parent: socket.socket, pins: PinProvider | None) -> None:
         self.parent = parent
         self.pins: PinProvider | None = _ParentPins(parent) if pins is not None and pins.person else pins
 
     def ready(self) -> None:
-        self.parent.sendall(b'{"ready": true}\n')
+        self.parent.send(b'{"ready": true}')
 
 
 class _ParentPins:
@@ -55,10 +58,9 @@ class _ParentPins:
 
     def __call__(self, request: PinRequest) -> str | None:
         with contextlib.suppress(OSError, ValueError):
-            self._parent.sendall(json.dumps({"pin": asdict(request)}).encode() + b"\n")
-            with self._parent.makefile("rb") as answers:
-                answer: str | None = json.loads(answers.readline())
-                return answer
+            self._parent.send(json.dumps({"pin": asdict(request)}).encode())
+            answer: str | None = json.loads(self._parent.recv(MESSAGE))
+            return answer
         return None
 
 
@@ -97,7 +99,7 @@ class Supervisor:
 
     def _start(self) -> bool:
         """Fork a child and wait until it is ready; False if it is not going to be."""
-        ours, theirs = socket.socketpair()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)  # which keeps messages apart
         pid = os.fork()
         if pid == 0:
             _child(self._work, theirs, [ours, *self._pids], self._pins)
@@ -121,15 +123,15 @@ class Supervisor:
                 self._gone(channel)
             elif "pin" in message:
                 with contextlib.suppress(OSError):
-                    channel.sendall(json.dumps(self._ask(PinRequest(**message["pin"]))).encode() + b"\n")
+                    channel.send(json.dumps(self._ask(PinRequest(**message["pin"]))).encode())
             else:
                 said_ready = True
         return said_ready
 
     def _receive(self, channel: socket.socket) -> dict[str, Any] | None:
-        """A message, which is one short line, or None at the end."""
+        """A message, or None at the end."""
         try:
-            data = channel.recv(65536)
+            data = channel.recv(MESSAGE)
             return dict(json.loads(data)) if data else None
         except (OSError, ValueError):
             return None

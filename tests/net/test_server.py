@@ -391,7 +391,7 @@ def test_drain_is_bounded(config: ServerConfig, executor: KeyExecutor, pki: PKI)
 
 def test_drain_when_the_parent_goes(config: ServerConfig, executor: KeyExecutor) -> None:
     parent, child = socket.socketpair()
-    with child, running(config, executor, drain_when_readable=child) as server:
+    with child, running(config, executor, drain_when_closed=child) as server:
         parent.close()
         server.task.wait()
 
