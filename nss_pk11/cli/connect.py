@@ -140,7 +140,7 @@ def _converse(
 
     begun = time.monotonic()
     tls = wrap(_dial(where, timeout), config, executor, handshake_timeout=timeout, on_session=sessions.add)
-    record: dict[str, Any] = {"address": str(where)}
+    record: dict[str, Any] = {"address": str(where), "name": config.server_name}
     with tls:
         try:
             tls.settimeout(None)
@@ -311,5 +311,5 @@ def _verification(record: dict[str, Any]) -> str:
     if error is not None:
         return f"NOT VERIFIED: {error['detail']} [{error['name']}]"
     if record["verified"]:
-        return f"verified for {record['server_name'] or record['address']}"
+        return f"verified for {record['name']}"
     return "not verified"

@@ -175,7 +175,7 @@ def _chain_on_token(manager: SlotManager, key: PrivateKey, pins: PinProvider | N
     if leaf is None:
         remedy = "import it into the token, or give" if key.token.module else "give"
         raise CertificateError(
-            f"there is no certificate beside the key {_name(key)}: {remedy} its chain in a PEM file",
+            f"no certificate lies beside the key {_name(key)}: {remedy} its chain in a PEM file",
             name="SSL_ERROR_NO_CERTIFICATE",
         )
     chain, beside = [leaf], _issuers_beside(manager, key, pins)

@@ -74,7 +74,7 @@ class Server:
         turn_over: Callable[[], None] = lambda: None,
         handshake_timeout: float = 10.0,
         idle_timeout: float = 60.0,
-        drain_timeout: float = 10.0,
+        drain_timeout: float = 30.0,
         shared: bool = False,
         drain_when_closed: socket.socket | None = None,
     ) -> None:

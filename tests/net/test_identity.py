@@ -73,7 +73,7 @@ def test_pkcs12_brings_its_chain(manager: SlotManager, pki: PKI) -> None:
 
 def test_certificate_beside_the_key_on_the_token(manager: SlotManager, token: TokenOnDisk, pki: PKI) -> None:
     key = token.generate_key("p256", "beside")
-    with pytest.raises(CertificateError, match="no certificate beside") as missing:
+    with pytest.raises(CertificateError, match="no certificate lies beside") as missing:
         load_identity(manager, key.uri)
     assert missing.value.name == "SSL_ERROR_NO_CERTIFICATE"
     credential = pki.for_token(key)
