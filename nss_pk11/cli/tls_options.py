@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 import click
 
 from ..errors import ConfigurationError
-from ..tls.codepoints import Group, Version
+from ..tls.codepoints import Group, SignatureScheme, Version
 from ..tls.suites import BY_NAME, DEFAULT_SUITES, Suite
 from .output import note
 
@@ -22,6 +22,7 @@ _GROUP_NAMES = {group.name.lower(): group for group in Group} | {
     "p-521": Group.secp521r1,
     "prime256v1": Group.secp256r1,
 }
+_SCHEME_NAMES = {scheme.name.lower(): scheme for scheme in SignatureScheme}
 _SUITE_NAMES = {name.upper(): suite for name, suite in BY_NAME.items()}
 
 
@@ -77,6 +78,20 @@ def _groups(ctx: click.Context, param: click.Parameter, value: str | None) -> tu
     return tuple(dict.fromkeys(_GROUP_NAMES[name.lower()] for name in _split(value)))
 
 
+def _schemes(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[SignatureScheme, ...] | None:
+    if value is None:
+        return None
+    unknown = [name for name in _split(value) if name.lower() not in _SCHEME_NAMES]
+    if unknown or not _split(value):
+        known = ", ".join(scheme.name for scheme in SignatureScheme)
+        raise click.BadParameter(f"unknown: {', '.join(unknown) or 'nothing'}. There are {known}", ctx, param)
+    schemes = tuple(dict.fromkeys(_SCHEME_NAMES[name.lower()] for name in _split(value)))
+    old = [scheme.name for scheme in schemes if scheme.name.endswith("_sha1")]
+    if old:
+        note(f"broken hash, use only where a peer needs it: {', '.join(old)}", style="yellow")
+    return schemes
+
+
 def _alpn(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...] | None:
     if value is None:
         return None
@@ -87,13 +102,14 @@ def _alpn(ctx: click.Context, param: click.Parameter, value: str | None) -> tupl
 
 
 def negotiation_options(command: Command) -> Command:
-    """--min, --max, --suites, --groups, --alpn; see `negotiation`."""
+    """--min, --max, --suites, --groups, --schemes, --alpn; see `negotiation`."""
     versions = click.Choice(list(VERSIONS))
     options = (
         click.option("--min", "oldest", type=versions, default="tls1.2", show_default=True, help="Oldest version."),
         click.option("--max", "newest", type=versions, default="tls1.3", show_default=True, help="Newest version."),
         click.option("--suites", callback=_suites, metavar="NAMES", help="Cipher suites by IANA's or OpenSSL's names, in order."),
         click.option("--groups", callback=_groups, metavar="NAMES", help="Key exchange groups in order: X25519MLKEM768,x25519,…"),
+        click.option("--schemes", callback=_schemes, metavar="NAMES", help="Signature schemes: ed25519,rsa_pss_rsae_sha256,…"),
         click.option("--alpn", callback=_alpn, metavar="NAMES", help="Application protocols, in order: h2,http/1.1,…"),
     )
     for option in reversed(options):
@@ -102,7 +118,12 @@ def negotiation_options(command: Command) -> Command:
 
 
 def negotiation(
-    oldest: str, newest: str, suites: tuple[Suite, ...] | None, groups: tuple[Group, ...] | None, alpn: tuple[str, ...] | None
+    oldest: str,
+    newest: str,
+    suites: tuple[Suite, ...] | None,
+    groups: tuple[Group, ...] | None,
+    schemes: tuple[SignatureScheme, ...] | None,
+    alpn: tuple[str, ...] | None,
 ) -> dict[str, Any]:
     """The options as fields of a `tls.config.Config`.  Versions for which no suite was named are out.
 
@@ -117,7 +138,7 @@ def negotiation(
             f"no version is left: the oldest is {first.label}, the newest {last.label}", name="SSL_ERROR_INVALID_VERSION_RANGE"
         )
     fields: dict[str, Any] = {"min_version": first, "max_version": last}
-    given = {"suites": suites, "groups": groups, "alpn": alpn}
+    given = {"suites": suites, "groups": groups, "schemes": schemes, "alpn": alpn}
     return fields | {name: value for name, value in given.items() if value is not None}
 
 

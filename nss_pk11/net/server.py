@@ -47,7 +47,7 @@ log = logging.getLogger(__name__)
 
 ACCEPT_BATCH = 16  # connections accepted before others get their turn
 CHUNKS_PER_TURN = 8  # what an application may produce before others get their turn
-LINGER = 2.0  # seconds that a connection we ended may take to hear it
+LINGER = 5.0  # seconds that a connection we ended may take to hear it; a slow peer may be in the middle of a long message
 OUT_OF_FILES_PAUSE = 0.25  # seconds without accepting when the process has no file descriptor left
 
 _IN, _OUT, _NOTHING = select.EPOLLIN, select.EPOLLOUT, 0

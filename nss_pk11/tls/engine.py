@@ -319,18 +319,26 @@ class Engine:
         if length > MAX_HANDSHAKE_MESSAGE:
             raise DecodeError(f"handshake message of {length} bytes", name="SSL_ERROR_RX_MALFORMED_HANDSHAKE")
         kind = buffer[0]
-        if kind not in self._accepts:
+        if kind not in self._accepts and not (kind == HandshakeType.hello_request and self._may_ignore_hello_request()):
             self._refuse(kind)
         if len(buffer) < 4 + length:
             return False
         message = bytes(buffer[: 4 + length])
         del buffer[: 4 + length]
+        if kind not in self._accepts:
+            return True
         if self.handshake_complete and kind == HandshakeType.key_update:
             self._key_updates += 1
             if self._key_updates > MAX_KEY_UPDATES:
                 raise UnexpectedMessage(f"{self._key_updates} KeyUpdates in a row", name="SSL_ERROR_TOO_MANY_KEY_UPDATES")
         self._advance(message)
         return True
+
+    def _may_ignore_hello_request(self) -> bool:
+        """A client ignores HelloRequest while it shakes hands (RFC 5246 section 7.4.1.1), within reason."""
+        self._warnings += 1
+        tls12 = not self._link.is_server and self.info.version != Version.tls1_3
+        return tls12 and not self.handshake_complete and self._warnings <= MAX_WARNINGS
 
     def _refuse(self, kind: int) -> None:
         if kind not in _MESSAGE_NAMES:
