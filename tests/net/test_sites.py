@@ -11,6 +11,8 @@ from http.client import HTTPConnection, HTTPResponse
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from nss_pk11.cli.files import Files
 from nss_pk11.cli.http import HTTP
@@ -144,6 +146,16 @@ def test_nothing_outside_the_directory(files: Client, target: str) -> None:
     response, body = files.ask(target)
     assert response.status == 404
     assert b"secret" not in body
+
+
+PIECES = ["/", ".", "..", "%2e", "%2f", "%00", "sub", "link", "secret.txt", "hello.txt", "\\", "?", ";", "é", "http://x"]
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=8).map("".join))
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_spelling_leads_outside(root: Path, target: str) -> None:
+    found = Files(root)._resolve("/" + target)
+    assert found is None or found.is_relative_to(root)
 
 
 def test_pipe_is_not_waited_for(files: Client) -> None:
