@@ -223,6 +223,27 @@ def test_our_client_refuses_an_old_server(pki: PKI, trust: Trust) -> None:
     assert seen.version in ("", "TLSv1.1")
 
 
+# --- middlebox compatibility (RFC 8446 appendix D.4) ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("peer", "extra"), [("openssl", ()), ("openssl", ("-no_middlebox",)), ("nss", ()), ("nss", ("-e",))])
+def test_middlebox_compatibility_of_our_server(
+    server: OurServer, peer: str, extra: tuple[str, ...], pki: PKI, directory: Path
+) -> None:
+    result = CLIENTS[peer](server.port, Want(version=Version.tls1_3, ca=pki.ca_file, extra=extra), directory)
+    assert result.ok, result
+
+
+@pytest.mark.parametrize("compatible", [True, False])
+@pytest.mark.parametrize("peer", ["openssl", "gnutls", "nss", "node"])
+def test_middlebox_compatibility_of_our_client(foreign: ServerPool, peer: str, compatible: bool, pki: PKI, trust: Trust) -> None:
+    server = foreign(peer, Want(version=Version.tls1_3, credential=pki.server("p256")))
+    config = ClientConfig(server_name="localhost", middlebox_compatibility=compatible)
+    seen = connect(server.port, config, trust=trust)
+    assert seen.error is None, f"{seen.error}\n{server.output}"
+    assert seen.answer
+
+
 # --- the end ---------------------------------------------------------------------------------------------------------------
 
 

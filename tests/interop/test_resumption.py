@@ -117,6 +117,38 @@ def test_a_session_of_another_name_is_not_resumed(server: OurServer, pki: PKI, t
     assert not result.resumed
 
 
+@pytest.mark.parametrize("retry", [False, True], ids=["at once", "after HelloRetryRequest"])
+def test_early_data_is_refused(server_keys: Keyring, foreign: ServerPool, retry: bool, pki: PKI, tmp_path: Path) -> None:
+    """RFC 8446 section 4.2.10: a client that sends 0-RTT data with a ticket that is not ours gets a full handshake, and the
+    data it sent blindly is skipped."""
+    session, early = tmp_path / "session", tmp_path / "early"
+    early.write_bytes(b"GET /early HTTP/1.0\r\n\r\n" * 40)
+    giver = foreign("openssl", Want(version=Version.tls1_3, credential=pki.server("p256"), extra=("-max_early_data", "16384")))
+    assert s_client(giver.port, Want(version=Version.tls1_3, ca=pki.ca_file), session).ok
+    groups = (Group.secp521r1,) if retry else (Group.x25519,)
+    config = ServerConfig(identities=(server_keys.identity("p256"),), tickets=TicketKeys(), groups=groups)
+    with OurServer(config) as ours:
+        extra = ("-early_data", str(early), "-groups", "X25519:P-521")
+        result = s_client(ours.port, Want(version=Version.tls1_3, ca=pki.ca_file, resume=True, extra=extra), session)
+        assert result.ok, f"{ours.next(0).error}\n{result}"
+        assert "Early data was rejected" in result.output
+        assert not result.resumed
+        assert ours.next(0).info.hello_retry is retry
+
+
+def test_without_extended_master_secret(server: OurServer, server_keys: Keyring, pki: PKI, tmp_path: Path) -> None:
+    """RFC 7627: works without, but a session made with it is not resumed without (section 5.3)."""
+    want = Want(version=Version.tls1_2, ca=pki.ca_file)
+    before = server.mark()
+    result = gnutls_cli(server.port, want, "%NO_SESSION_HASH")
+    assert result.ok, result
+    assert not server.next(before).info.extended_master_secret
+    before = server.mark()
+    result = gnutls_cli(server.port, dataclasses.replace(want, resume=True), "%NO_SESSION_HASH")
+    assert result.ok, result
+    assert server.next(before + 1).error is None
+
+
 # --- our client ----------------------------------------------------------------------------------------------------------
 
 

@@ -108,7 +108,10 @@ class Page:
         said["exported"] = engine.export(*EXPORT).hex()
         said["exported_without_context"] = engine.export(EXPORT[0], None, EXPORT[2]).hex()
         kinds = [] if info.resumed else ["tls-server-end-point"]  # the server has no certificate then
-        kinds.append("tls-exporter" if info.version is Version.tls1_3 else "tls-unique")
+        if info.version is Version.tls1_3:
+            kinds.append("tls-exporter")
+        elif info.extended_master_secret:  # RFC 7627 section 5.4
+            kinds.append("tls-unique")
         said["channel_bindings"] = {kind: engine.channel_binding(kind).hex() for kind in kinds}
         said["peer_certificates"] = len(info.peer_chain)
         return json.dumps(said).encode()
