@@ -117,11 +117,15 @@ class Server:
             self._start()
             while not self._stop:
                 timed = self._connections or self.draining or self._resume_accepting or self._shared
+                others = []
                 for fd, _ in self._poll.poll(self._tick if timed else None):
                     connection = self._connections.get(fd)
                     if connection is not None:
                         self._event(connection)
-                    elif fd in self._listeners:
+                    else:
+                        others.append(fd)
+                for fd in others:  # last: a new connection must not get the event of an old one whose number it inherits
+                    if fd in self._listeners:
                         self._accept(self._listeners[fd])
                     else:
                         self._woken(fd)
@@ -160,9 +164,8 @@ class Server:
         mask = _IN | (select.EPOLLEXCLUSIVE if self._shared else 0)
         for fd, listener in self._listeners.items():
             listener.setblocking(False)
-            with contextlib.suppress(
-                OSError
-            ):  # TCP_NODELAY is handed down to what is accepted; flights are whole, so Nagle only delays
+            with contextlib.suppress(OSError):  # no TCP
+                # Handed down to what is accepted.  Flights are sent whole, so waiting for more (Nagle) only delays them.
                 listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._poll.register(fd, mask)
 
