@@ -123,11 +123,12 @@ header p { margin: 0; color: var(--quiet); }
 .badges { display: flex; flex-wrap: wrap; gap: .5rem; margin: 1.2rem 0 0; padding: 0; list-style: none; }
 .badges li { border: 1px solid var(--line); border-radius: 999px; padding: .15rem .8rem; font-size: .9rem; }
 .badges .good { border-color: var(--good); color: var(--good); }
-main { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(26rem, 100%), 1fr)); gap: 1.25rem; align-items: start; }
-section { border: 1px solid var(--line); border-radius: .8rem; padding: 1rem 1.25rem; min-width: 0; }
+main { columns: 26rem 2; column-gap: 1.25rem; }
+section { border: 1px solid var(--line); border-radius: .8rem; padding: 1rem 1.25rem; }
+section { margin-bottom: 1.25rem; break-inside: avoid; }
 h2 { font-size: 1rem; margin: 0 0 .6rem; }
-dl { display: grid; grid-template-columns: minmax(8rem, 11rem) 1fr; gap: .3rem 1rem; margin: 0; font-size: .92rem; }
-dt { color: var(--quiet); }
+dl { display: grid; grid-template-columns: minmax(6rem, 36%) 1fr; gap: .3rem 1rem; margin: 0; font-size: .92rem; }
+dt { color: var(--quiet); overflow-wrap: anywhere; }
 dd { margin: 0; overflow-wrap: anywhere; font-variant-numeric: tabular-nums; }
 footer { margin-top: 2rem; color: var(--quiet); font-size: .85rem; }
 a { color: inherit; }
@@ -153,17 +154,17 @@ def page(record: Record) -> str:
     sections += [("Your certificate" if i == 0 else "Its issuer", entry) for i, entry in enumerate(chain or [])]
     sections.append(("Request", record["request"]))
     return _PAGE.format(
-        title=html.escape(f"{connection['version']} is up"),
+        title=html.escape(f"Connected by {connection['version']}"),
         style=_STYLE,
-        lead=html.escape(_lead(key)),
+        lead=html.escape(_lead(connection, key)),
         badges="".join(f'<li class="{kind}">{html.escape(text)}' for text, kind in _badges(connection, key, bool(chain))),
         sections="\n".join(_section(title, facts) for title, facts in sections if facts),
     )
 
 
-def _lead(key: Record | None) -> str:
-    if key is None:
-        return "This connection has no key of ours."
+def _lead(connection: Record, key: Record | None) -> str:
+    if connection["resumed"] or key is None:
+        return "Resumed from an earlier session: nothing had to be signed."
     if key["module"]:
         return f"Signed by key “{key['key']}” on token “{key['token']}”."
     return f"Signed by key “{key['key'] or 'without a label'}”, which is in a file."

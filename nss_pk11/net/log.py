@@ -18,6 +18,8 @@ from ..errors import AlertReceived, NSPRError, alert_for
 from .identity import key_of
 
 if TYPE_CHECKING:
+    from ..tls.codepoints import Group, SignatureScheme, Version
+    from ..tls.suites import Suite
     from .connection import Connection
 
 Format = Literal["text", "json"]
@@ -62,12 +64,7 @@ def facts(connection: Connection) -> dict[str, Any]:
     """The line's content, by the names of `record.negotiated`; what does not apply is left out."""
     info, error = connection.info, connection.error
     found: dict[str, Any] = {"time": _stamp(int(time.time())), "pid": os.getpid(), "peer": peer_name(connection.address)}
-    if info.version is not None:
-        found["version"] = info.version.label
-    for name in _NAMED:
-        value = getattr(info, name)
-        if value is not None:
-            found[name] = value.name
+    found |= _parameters(info.version, info.suite, info.group, info.signature_scheme)
     for name in _PLAIN:
         value = getattr(info, name)
         if value:
@@ -87,7 +84,16 @@ def facts(connection: Connection) -> dict[str, Any]:
     return found
 
 
-_NAMED = ("suite", "group", "signature_scheme")
+@lru_cache(1024)
+def _parameters(
+    version: Version | None, suite: Suite | None, group: Group | None, signature_scheme: SignatureScheme | None
+) -> dict[str, str]:
+    """Few combinations, many connections, and an Enum's `name` is slow."""
+    named = {"suite": suite, "group": group, "signature_scheme": signature_scheme}
+    found = {} if version is None else {"version": version.label}
+    return found | {name: value.name for name, value in named.items() if value is not None}
+
+
 _PLAIN = ("alpn", "server_name", "resumed", "hello_retry")
 
 
@@ -113,6 +119,11 @@ _SHORT = {
 _needs_no_quotes = re.compile(r"[!#-<>-\[\]-~]+").fullmatch  # printable ASCII without space, quote, equals sign, backslash
 
 
+@lru_cache(1024)
+def _quoted(value: str) -> str:
+    return value if _needs_no_quotes(value) else json.dumps(value)
+
+
 def _text_line(connection: Connection) -> str:
     words = []
     for name, value in facts(connection).items():
@@ -121,7 +132,7 @@ def _text_line(connection: Connection) -> str:
         elif value is True:
             words.append(_SHORT.get(name, name))
         elif isinstance(value, str):
-            words.append(f"{_SHORT.get(name, name)}={value if _needs_no_quotes(value) else json.dumps(value)}")
+            words.append(f"{_SHORT.get(name, name)}={_quoted(value)}")
         elif name != "pid":
             words.append(f"{_SHORT.get(name, name)}={value}")
     return " ".join(words) + "\n"

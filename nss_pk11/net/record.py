@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ..tls.codepoints import Version
 from .identity import key_of
 
 if TYPE_CHECKING:
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
 
 
 def negotiated(info: ConnectionInfo) -> dict[str, Any]:
-    """What was negotiated, by the RFCs' names; None for what was not."""
+    """What was negotiated, by the RFCs' names; None for what was not, or does not exist in this version."""
+    before_13 = info.version is not None and info.version < Version.tls1_3
     return {
         "version": info.version.label if info.version else None,
         "suite": info.suite.name if info.suite else None,
@@ -26,8 +28,8 @@ def negotiated(info: ConnectionInfo) -> dict[str, Any]:
         "server_name": info.server_name or None,
         "resumed": info.resumed,
         "hello_retry": info.hello_retry,
-        "extended_master_secret": info.extended_master_secret,
-        "encrypt_then_mac": info.encrypt_then_mac,
+        "extended_master_secret": info.extended_master_secret if before_13 else None,
+        "encrypt_then_mac": info.encrypt_then_mac if before_13 else None,
         "ocsp_stapled": bool(info.ocsp),
         "record_size_limit": info.record_size_limit,
     }
