@@ -12,7 +12,6 @@ from .suites import FALLBACK_SCSV
 from .tls13.server import ServerHandshake as ServerHandshake13
 from .waits import Receive
 
-
 _VERSIONS = tuple(Version)  # to walk an Enum itself costs ten times as much
 
 

@@ -15,7 +15,7 @@ from .codepoints import Version
 KeyExchange = Literal["any", "rsa", "dhe_rsa", "ecdhe_rsa", "ecdhe_ecdsa"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Cipher:
     """A bulk cipher.  Lengths in bytes: `key`, `fixed_iv` (from the key block), `explicit_nonce` (sent per record), `tag`
     (AEAD) or `block` (CBC)."""
@@ -52,9 +52,9 @@ _MAC_MECHANISMS = {"sha1": ("CKM_SHA_1_HMAC",), "sha256": ("CKM_SHA256_HMAC",), 
 MAC_BYTES = {"": 0, "sha1": 20, "sha256": 32, "sha384": 48}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Suite:
-    """One row.  `mac` is the record MAC of CBC suites ("" for AEAD); `hash` the PRF or HKDF hash ("sha256", "sha384")."""
+    """One row, compared by identity.  `mac` is the record MAC of CBC suites ("" for AEAD); `hash` the PRF or HKDF hash ("sha256", "sha384")."""
 
     code: int
     name: str

@@ -6,7 +6,6 @@ import hashlib
 
 from .codepoints import HandshakeType
 
-
 _HASHES = {"sha256": hashlib.sha256, "sha384": hashlib.sha384}
 
 

@@ -90,15 +90,15 @@ class ServerConnected(Connected):
         assert info.suite is not None
         resumption = schedule.derive(b"res master", self.transcript.digest())
         lifetime = min(config.tickets.lifetime, MAX_TICKET_LIFETIME)
-        now = config.clock()
+        session = Session(
+            0x0304, info.suite.code, b"", config.clock(), lifetime, server_name=info.server_name, alpn=info.alpn,
+            peer_chain=info.peer_chain, context=config.context,
+        )  # fmt: skip
         for number in range(1 if resumed else config.ticket_count):
             nonce = number.to_bytes(1, "big")
-            age_add = int.from_bytes(config.random(4), "big")
-            session = Session(
-                0x0304, info.suite.code, schedule.ticket_psk(resumption, nonce), now, lifetime, age_add=age_add,
-                server_name=info.server_name, alpn=info.alpn, peer_chain=info.peer_chain, context=config.context,
-            )  # fmt: skip
-            self.link.send(tickets.encode_ticket13(lifetime, age_add, nonce, config.tickets.seal(session.encode())))
+            session.secret = schedule.ticket_psk(resumption, nonce)
+            session.age_add = int.from_bytes(config.random(4), "big")
+            self.link.send(tickets.encode_ticket13(lifetime, session.age_add, nonce, config.tickets.seal(session.encode())))
         self.link.flush()
 
     def request_certificate(self) -> None:

@@ -32,18 +32,35 @@ def _info(label: bytes, context_length: int, length: int) -> bytes:
     return length.to_bytes(2, "big") + bytes((6 + len(label),)) + b"tls13 " + label + bytes((context_length,))
 
 
+class Prk:
+    """A pseudorandom key of HKDF: keyed once, copied for each label (0.4 us where keying takes 1.2)."""
+
+    __slots__ = ("_mac", "length")
+
+    def __init__(self, hash_name: str, secret: bytes) -> None:
+        self._mac = HMAC(secret, _HASHES[hash_name])
+        self.length = _LENGTHS[hash_name]
+
+    def expand_label(self, label: bytes, context: bytes, length: int) -> bytes:
+        """HKDF-Expand-Label; `length` in bytes, any."""
+        info = _info(label, len(context), length) + context
+        output = block = self._block(info + b"\x01")
+        counter = 2
+        while len(output) < length:
+            block = self._block(block + info + bytes((counter,)))
+            output += block
+            counter += 1
+        return output if length == self.length else output[:length]
+
+    def _block(self, data: bytes) -> bytes:
+        mac = self._mac.copy()
+        mac.update(data)
+        return mac.finalize()
+
+
 def expand_label(hash_name: str, secret: bytes, label: bytes, context: bytes, length: int) -> bytes:
-    """HKDF-Expand-Label; `length` in bytes, any."""
-    info = _info(label, len(context), length) + context
-    block = _hmac(secret, info + b"\x01", hash_name)
-    if length <= len(block):
-        return block[:length]
-    output, counter = block, 2
-    while len(output) < length:
-        block = _hmac(secret, block + info + bytes((counter,)), hash_name)
-        output += block
-        counter += 1
-    return output[:length]
+    """HKDF-Expand-Label for a secret that is used once."""
+    return Prk(hash_name, secret).expand_label(label, context, length)
 
 
 @cache
@@ -54,29 +71,33 @@ def _fresh_salt(hash_name: str) -> bytes:
 
 
 class KeySchedule:
-    """Secrets of one connection, in the order of RFC 8446 section 7.1.  `secret` is the stage's; each stage forgets the last."""
+    """Secrets of one connection, in the order of RFC 8446 section 7.1.  Each stage forgets the last."""
 
-    __slots__ = ("_psk", "hash", "length", "secret", "suite")
+    __slots__ = ("_psk", "_stage", "hash", "length", "suite")
 
     def __init__(self, suite: Suite, psk: bytes = b"") -> None:
         self.suite, self.hash, self.length = suite, suite.hash, suite.hash_bytes
-        self._psk = psk
-        self.secret = _hmac(bytes(self.length), psk, self.hash) if psk else b""
+        self._psk = bool(psk)
+        if psk:
+            self._extract(bytes(self.length), psk)
+
+    def _extract(self, salt: bytes, secret: bytes) -> None:
+        """HKDF-Extract into the next stage's secret."""
+        self._stage = Prk(self.hash, _hmac(salt, secret, self.hash))
 
     def derive(self, label: bytes, transcript_hash: bytes) -> bytes:
         """Derive-Secret from the stage's secret."""
-        return expand_label(self.hash, self.secret, label, transcript_hash, self.length)
+        return self._stage.expand_label(label, transcript_hash, self.length)
 
     def binder(self, transcript_hash: bytes) -> bytes:
         """PSK binder of a resumption PSK (RFC 8446 section 4.2.11.2)."""
         return self.finished(self.derive(b"res binder", _EMPTY[self.hash]), transcript_hash)
 
     def enter_handshake(self, shared_secret: bytes) -> None:
-        salt = self.derive(b"derived", _EMPTY[self.hash]) if self._psk else _fresh_salt(self.hash)
-        self.secret = _hmac(salt, shared_secret, self.hash)
+        self._extract(self.derive(b"derived", _EMPTY[self.hash]) if self._psk else _fresh_salt(self.hash), shared_secret)
 
     def enter_master(self) -> None:
-        self.secret = _hmac(self.derive(b"derived", _EMPTY[self.hash]), bytes(self.length), self.hash)
+        self._extract(self.derive(b"derived", _EMPTY[self.hash]), bytes(self.length))
 
     def finished(self, base: bytes, transcript_hash: bytes) -> bytes:
         """Finished.verify_data under a traffic secret (RFC 8446 section 4.4.4)."""
@@ -84,9 +105,8 @@ class KeySchedule:
 
     def protection(self, traffic_secret: bytes) -> Aead13:
         """Record keys of a traffic secret (RFC 8446 section 7.3)."""
-        cipher = self.suite.cipher
-        key = expand_label(self.hash, traffic_secret, b"key", b"", cipher.key)
-        return Aead13(cipher, key, expand_label(self.hash, traffic_secret, b"iv", b"", 12))
+        cipher, prk = self.suite.cipher, Prk(self.hash, traffic_secret)
+        return Aead13(cipher, prk.expand_label(b"key", b"", cipher.key), prk.expand_label(b"iv", b"", 12))
 
     def next_traffic_secret(self, traffic_secret: bytes) -> bytes:
         """After a KeyUpdate (RFC 8446 section 7.2)."""
