@@ -1,18 +1,15 @@
 """Reader and Writer for the presentation language of RFC 8446 section 3: nested, length-checked.
 
 A Reader raises DecodeError on anything short and, by `end()`, on anything left over.  Both are on the hot path, so they do
-no more than slice and compare.
+no more than slice and compare, each in as few calls as it can.
 """
 
 from __future__ import annotations
 
 import struct
+from typing import NoReturn
 
 from ..errors import DecodeError
-
-_U16 = struct.Struct(">H").unpack_from
-_U32 = struct.Struct(">I").unpack_from
-_U64 = struct.Struct(">Q").unpack_from
 
 
 class Reader:
@@ -27,66 +24,81 @@ class Reader:
     def __bool__(self) -> bool:
         return self.position < self.limit
 
-    def _advance(self, count: int) -> int:
+    def _short(self, end: int) -> NoReturn:
+        raise DecodeError(f"message is short of {end - self.limit} bytes")
+
+    def _number(self, width: int) -> int:
         start = self.position
-        if start + count > self.limit:
-            raise DecodeError(f"message is short of {start + count - self.limit} bytes")
-        self.position = start + count
-        return start
+        end = start + width
+        if end > self.limit:
+            self._short(end)
+        self.position = end
+        return int.from_bytes(self.data[start:end], "big")
 
     def u8(self) -> int:
-        return self.data[self._advance(1)]
+        start = self.position
+        if start >= self.limit:
+            self._short(start + 1)
+        self.position = start + 1
+        return self.data[start]
 
     def u16(self) -> int:
-        value: int = _U16(self.data, self._advance(2))[0]
-        return value
+        start = self.position
+        end = start + 2
+        if end > self.limit:
+            self._short(end)
+        self.position = end
+        return self.data[start] << 8 | self.data[start + 1]
 
     def u24(self) -> int:
-        start = self._advance(3)
-        return int.from_bytes(self.data[start : start + 3], "big")
+        return self._number(3)
 
     def u32(self) -> int:
-        value: int = _U32(self.data, self._advance(4))[0]
-        return value
+        return self._number(4)
 
     def u64(self) -> int:
-        value: int = _U64(self.data, self._advance(8))[0]
-        return value
+        return self._number(8)
 
     def take(self, count: int) -> bytes:
         """Exactly `count` bytes."""
-        start = self._advance(count)
-        return self.data[start : start + count]
+        start = self.position
+        end = start + count
+        if end > self.limit:
+            self._short(end)
+        self.position = end
+        return self.data[start:end]
 
     def rest(self) -> bytes:
         """Everything left."""
         return self.take(self.limit - self.position)
 
-    def _length(self, width: int) -> int:
-        start = self._advance(width)
-        return int.from_bytes(self.data[start : start + width], "big")
+    def _span(self, width: int, least: int) -> int:
+        """Step over a vector with a length field of `width` bytes; where its content starts.  It ends at `position`."""
+        length = self._number(width)
+        if length < least:
+            raise DecodeError(f"vector of {length} bytes where at least {least} are required")
+        start = self.position
+        end = start + length
+        if end > self.limit:
+            self._short(end)
+        self.position = end
+        return start
 
     def vector(self, width: int, least: int = 0) -> bytes:
         """A vector with a length field of `width` bytes, at least `least` bytes long."""
-        length = self._length(width)
-        if length < least:
-            raise DecodeError(f"vector of {length} bytes where at least {least} are required")
-        return self.take(length)
+        start = self._span(width, least)
+        return self.data[start : self.position]
 
     def block(self, width: int, least: int = 0) -> Reader:
         """Like `vector`, as a Reader over the same buffer (no copy)."""
-        length = self._length(width)
-        if length < least:
-            raise DecodeError(f"vector of {length} bytes where at least {least} are required")
-        start = self._advance(length)
-        return Reader(self.data, start, start + length)
+        return Reader(self.data, self._span(width, least), self.position)
 
     def u16_list(self, width: int) -> tuple[int, ...]:
         """A non-empty vector of 16-bit numbers."""
-        length = self._length(width)
+        start = self._span(width, 0)
+        length = self.position - start
         if length < 2 or length % 2:
             raise DecodeError(f"list of 16-bit numbers is {length} bytes long")
-        start = self._advance(length)
         return struct.unpack_from(f">{length // 2}H", self.data, start)
 
     def end(self) -> None:

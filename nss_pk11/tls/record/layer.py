@@ -17,6 +17,7 @@ HEADER = 5
 RUN = 24_000  # bytes ready from which one buffer for a run of records pays
 
 _TYPES = frozenset(ContentType)
+_NOTHING = memoryview(b"")
 
 
 class WriteProtection(Protocol):
@@ -60,7 +61,7 @@ class RecordLayer:
     )  # fmt: skip
 
     def __init__(self) -> None:
-        self._buffer: memoryview = memoryview(b"")
+        self._buffer: memoryview = _NOTHING
         self._position = 0
         self._empty = 0
         self._out: list[bytes | bytearray] = []
@@ -77,18 +78,14 @@ class RecordLayer:
 
     def feed(self, data: Bytes) -> None:
         """Take bytes from the peer.  `data` is only borrowed until `settle`."""
-        left = self._buffer[self._position :]
-        self._buffer = memoryview(bytes(left) + bytes(data)) if left else memoryview(data)
-        self._position = 0
+        if self._buffer:
+            data = bytes(self._buffer[self._position :]) + bytes(data)
+        self._buffer, self._position = memoryview(data), 0
 
     def settle(self) -> None:
         """Copy what is left over, so that the caller's buffer is free again."""
-        left = bytes(self._buffer[self._position :])
-        self._buffer, self._position = memoryview(left), 0
-
-    @property
-    def has_input(self) -> bool:
-        return self._position < len(self._buffer)
+        left = self._buffer[self._position :]
+        self._buffer, self._position = memoryview(bytes(left)) if left else _NOTHING, 0
 
     def _frame(self) -> tuple[int, bytes, memoryview] | None:
         """Content type, header and body of the next whole record, or None when bytes are missing."""
