@@ -57,20 +57,20 @@ class Connection:
     """One connection.
 
     `started` is of `time.monotonic`; `handshake_seconds` is 0 until the handshake is complete; `error` is what ended it, if
-    it did not end well.  `mask`, `unsent`, `future`, `deadlines` are the loop's: what it is watched for (-1: not yet), output
-    the kernel would not take, the key operation in a worker thread, the time it is under.
+    it did not end well; `used`: application data has come.  `mask`, `unsent`, `future`, `deadlines` are the loop's: what it
+    is watched for (-1: not yet), output the kernel would not take, the key operation in a worker thread, the time it is under.
     """
 
     __slots__ = (
         "address", "application", "bytes_in", "bytes_out", "deadlines", "engine", "error", "finishing", "future",
-        "handshake_seconds", "mask", "sock", "started", "unsent",
+        "handshake_seconds", "mask", "sock", "started", "unsent", "used",
     )  # fmt: skip
 
     def __init__(self, sock: socket.socket, address: object, engine: Engine, started: float) -> None:
         self.sock, self.address, self.engine, self.started = sock, address, engine, started
         self.application: Application | None = None
         self.error: NSPRError | None = None
-        self.finishing = False
+        self.finishing = self.used = False
         self.handshake_seconds = 0.0
         self.bytes_in = self.bytes_out = 0
         self.unsent: memoryview | None = None

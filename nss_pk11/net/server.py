@@ -48,6 +48,7 @@ log = logging.getLogger(__name__)
 ACCEPT_BATCH = 16  # connections accepted before others get their turn
 CHUNKS_PER_TURN = 8  # what an application may produce before others get their turn
 LINGER = 5.0  # seconds that a connection we ended may take to hear it; a slow peer may be in the middle of a long message
+DRAIN_IDLE = 5.0  # seconds: the idle timeout while draining
 OUT_OF_FILES_PAUSE = 0.25  # seconds without accepting when the process has no file descriptor left
 
 _IN, _OUT, _NOTHING = select.EPOLLIN, select.EPOLLOUT, 0
@@ -188,10 +189,15 @@ class Server:
             self._begin_drain()
 
     def _begin_drain(self) -> None:
-        self.draining, self._drained_by = True, monotonic() + self._drain_timeout
+        """What the kernel has accepted is served, what has begun ends, and who is idle is told goodbye: at once if it has been
+        served before, after a moment if its first request may be on its way."""
         listeners, self._listeners = list(self._listeners.values()), {}
         for listener in listeners:
+            while self._accept(listener):
+                pass
             listener.close()
+        self.draining, self._drained_by = True, monotonic() + self._drain_timeout
+        self._open.seconds = min(self._open.seconds, DRAIN_IDLE)
         for connection in self._open:
             if connection.unsent is None:
                 self._guarded(connection, self._flush)
@@ -218,19 +224,19 @@ class Server:
 
     # --- accepting -----------------------------------------------------------------------------------------------------
 
-    def _accept(self, listener: socket.socket) -> None:
+    def _accept(self, listener: socket.socket) -> bool:
         """Take as many connections as came last time, and twice that when there are more: most calls then ask for no more
-        than there are."""
+        than there are.  Returns whether there may be more."""
         for accepted in range(self._batch):
             try:
                 sock, address = listener.accept()
             except BlockingIOError:
                 self._batch = accepted or 1
-                return
+                return False
             except OSError as error:
                 if error.errno in _SCARCE:
                     self._pause_accepting(error)
-                    return
+                    return False
                 continue  # the peer is gone already (ECONNABORTED and the like)
             sock.setblocking(False)
             now = monotonic()
@@ -239,11 +245,13 @@ class Server:
             self._handshaking.add(connection, now)
             self._guarded(connection, self._read)
         self._batch = min(2 * self._batch, ACCEPT_BATCH)
+        return True
 
     def _pause_accepting(self, error: OSError) -> None:
         log.warning("cannot accept: %s; %d connections are open", error.strerror, len(self._connections))
-        for fd in self._listeners:
-            self._poll.unregister(fd)
+        if not self._resume_accepting:
+            for fd in self._listeners:
+                self._poll.unregister(fd)
         self._resume_accepting = monotonic() + OUT_OF_FILES_PAUSE
 
     # --- one connection --------------------------------------------------------------------------------------------------
@@ -308,7 +316,8 @@ class Server:
             self._watch(connection, _OUT)  # there is more; it is writable at once, so its turn comes after the others'
             return
         engine = connection.engine
-        if connection.finishing or engine.peer_closed or (self.draining and application is not None and not application.busy):
+        idle = application is not None and connection.used and not application.busy
+        if connection.finishing or engine.peer_closed or (self.draining and idle):
             self._say_goodbye(connection)
         else:
             self._watch(connection, _IN if engine.pending is None else _NOTHING)
@@ -382,6 +391,7 @@ class Server:
         connection.application = self._application(connection)
 
     def _data(self, connection: Connection, event: object) -> None:
+        connection.used = True
         self._touch(connection)
         if not connection.finishing and connection.application is not None:
             connection.application.data_received(event.data)  # type: ignore[attr-defined]

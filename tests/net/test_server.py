@@ -380,6 +380,41 @@ def test_drain(config: ServerConfig, executor: KeyExecutor, pki: PKI) -> None:
     assert [connection.error for connection in server.ended] == [None, None]
 
 
+def test_drain_serves_whoever_was_on_the_way(config: ServerConfig, executor: KeyExecutor, pki: PKI) -> None:
+    """In the kernel's queue, in the handshake, or connected and about to ask."""
+    asleep, go = threading.Event(), threading.Event()
+
+    class Sleeper(Busy):
+        def data_received(self, data: bytes | bytearray) -> None:
+            if data == b"sleep":
+                asleep.set()
+                assert go.wait(TIMEOUT)  # holds the whole loop
+            super().data_received(data)
+
+    with running(config, executor, Sleeper) as server:
+        with dial(server, pki) as first, dial(server, pki) as connected:
+            first.sendall(b"sleep")
+            assert asleep.wait(TIMEOUT)
+            queued = Task(partial(dial, server, pki))
+            while not _in_backlog(server.address[1]):
+                time.sleep(0.01)
+            server.server.drain()
+            go.set()
+            assert echo(connected, b"end") == b"end"
+            with queued.wait() as late:
+                assert echo(late, b"end") == b"end"
+                assert late.recv(100) == b""
+        server.task.wait()
+    assert [connection.error for connection in server.ended] == [None] * 3
+
+
+def _in_backlog(port: int) -> bool:
+    """Whether the kernel holds a connection for this listening port that nobody has accepted yet (its receive queue, proc(5))."""
+    with open("/proc/net/tcp") as table:
+        rows = [line.split() for line in table]
+    return any(row[1].endswith(f":{port:04X}") and row[3] == "0A" and int(row[4].split(":")[1], 16) for row in rows)
+
+
 def test_drain_is_bounded(config: ServerConfig, executor: KeyExecutor, pki: PKI) -> None:
     with running(config, executor, Busy, drain_timeout=0.2) as server, dial(server, pki) as busy:
         echo(busy, b"begin")
