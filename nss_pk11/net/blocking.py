@@ -204,14 +204,14 @@ class TLSSocket:
             self._read_more()
         return bool(self._received)
 
-    def _read_more(self) -> None:
-        """One read of the socket and whatever follows from it."""
+    def _read_more(self, size: int = READ_SIZE) -> None:
+        """One read of the socket, of at most `size` bytes, and whatever follows from it."""
         handshaking = not self._handshake_done
         self._arm()
         if self._unsent and not self._sending:
             self._wait_for_input()
         buffer = _read_buffer()
-        count = self._sock.recv_into(buffer)
+        count = self._sock.recv_into(buffer, size)
         try:
             with self._lock:
                 if count:
@@ -398,7 +398,7 @@ class TLSSocket:
         before = self._sock.gettimeout()
         self._sock.settimeout(timeout)
         while not self._end:
-            self._read_more()
+            self._read_more(1)  # never beyond the close_notify: what follows it is the plain socket's
             self._received.clear()
         plain = socket.socket(fileno=self._sock.detach())
         plain.settimeout(before)
