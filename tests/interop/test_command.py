@@ -13,7 +13,9 @@ import pytest
 from nss_pk11.tls.codepoints import Group, Version
 
 from ..support import command
+from ..support.ours import page
 from ..support.peers.base import Want
+from ..support.peers.curl import curl
 from ..support.peers.table import CLIENTS
 from ..support.require import missing
 
@@ -21,11 +23,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ..support.peers.table import ServerPool
-    from ..support.pki import PKI
+    from ..support.pki import PKI, Credential
     from ..support.softhsm import SoftHSM
     from .conftest import Keyring
 
 SPIES = ("/usr/lib/x86_64-linux-gnu/pkcs11/pkcs11-spy.so", "/usr/lib/aarch64-linux-gnu/pkcs11/pkcs11-spy.so")
+ENGINES = ("/usr/lib/x86_64-linux-gnu/engines-3", "/usr/lib/aarch64-linux-gnu/engines-3", "/usr/lib64/engines-3")
 VERSIONS = pytest.mark.parametrize("version", [Version.tls1_2, Version.tls1_3], ids=lambda version: version.label)
 PIN = ("--pin", "env:PIN")
 
@@ -62,6 +65,36 @@ def test_connect_with_a_certificate_from_a_second_token(
     assert report["verified"] is True
     assert report["client_signature_scheme"] == "ed25519"
     assert (report["client_key"]["token"], report["client_key"]["CKA_EXTRACTABLE"]) == ("interop-client", False)
+
+
+@pytest.fixture(scope="module")
+def card(softhsm: SoftHSM, pki: PKI) -> dict[str, Credential]:
+    """Client certificates on a token of curl's own: OpenSSL's engine fails on one that holds an Edwards key."""
+    token = softhsm.create_token("interop-curl")
+    return {kind: pki.for_token(token.generate_key(kind), purpose="client") for kind in ("rsa", "p256")}
+
+
+@VERSIONS
+@pytest.mark.parametrize("kind", ["rsa", "p256"])
+def test_curl_with_a_certificate_from_a_second_token(
+    server: command.Serve, softhsm: SoftHSM, card: dict[str, Credential], kind: str, version: Version, pki: PKI
+) -> None:
+    """Two tokens and no key file: curl reaches its own by OpenSSL's pkcs11 engine."""
+    if not any(Path(directory, "pkcs11.so").exists() for directory in ENGINES):
+        missing("libengine-pkcs11-openssl")
+    credential = card[kind]
+    assert credential.token_key
+    uri = f"{credential.token_key.uri};pin-value={credential.token_key.token.pin}"
+    environment = softhsm.environment | {"PKCS11_MODULE_PATH": softhsm.module_path}
+    extra = ("--engine", "pkcs11", "--cert", str(credential.chain_file), "--key-type", "ENG", "--key", uri)
+    want = Want(version=version, ca=pki.ca_file, extra=extra)
+    result = curl(server.port, want, environment=environment, path="status.json")
+    assert result.ok, result
+    said = page(result.answer)
+    assert said["connection"]["version"] == version.label
+    assert f"client {kind}" in said["client_certificate"][0]["subject"]
+    assert said["key"]["token"] == "interop-server"
+    assert said["key"]["CKA_SENSITIVE"] is True
 
 
 @VERSIONS

@@ -4,7 +4,9 @@ second.  Keys are in tokens as ever.  The command line is tested by `command.py`
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 import socket
 import threading
 from collections.abc import Callable
@@ -68,10 +70,13 @@ class Seen:
 
 
 def page(answer: bytes) -> dict[str, Any]:
-    """What `Page` said, out of whatever a client shows of the answer."""
+    """What our server said, out of whatever a client shows of the answer."""
     text = answer.decode("utf-8", "replace")
-    said: dict[str, Any] = json.JSONDecoder().raw_decode(text[text.index("{") :])[0]
-    return said
+    for brace in re.finditer(r"\{", text):
+        with contextlib.suppress(ValueError):
+            said: dict[str, Any] = json.JSONDecoder().raw_decode(text, brace.start())[0]
+            return said
+    raise AssertionError(f"no JSON in {text!r}")
 
 
 # What a request's path makes the server do before it answers; it answers when the returned condition holds.

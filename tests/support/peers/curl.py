@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 VERSIONS = {Version.tls1_2: ("--tlsv1.2", "--tls-max", "1.2"), Version.tls1_3: ("--tlsv1.3", "--tls-max", "1.3")}
 
 
-def curl(port: int, want: Want) -> Result:
+def curl(port: int, want: Want, *, path: str = "", environment: dict[str, str] | None = None) -> Result:
+    """Fetch one page."""
     command: list[str | Path] = [require("curl"), "--verbose", "--silent", "--show-error", "--max-time", "10"]
     command += VERSIONS[want.version] if want.version else []
     command += ["--cacert", want.ca] if want.ca else ["--insecure"]
@@ -26,7 +27,9 @@ def curl(port: int, want: Want) -> Result:
     elif want.suite:
         command += ["--tls13-ciphers", want.suite.openssl]
     command += ["--resolve", f"{want.server_name}:{port}:{HOST}", "--noproxy", "*"]
-    status, output = run_client([*command, *want.extra, f"https://{want.server_name}:{port}/"], b"")
+    status, output = run_client(
+        [*command, *want.extra, f"https://{want.server_name}:{port}/{path}"], b"", environment=environment
+    )
     suite = first(r"SSL connection using \S+ / (\S+)", output)
     return Result(
         ok=status == 0,
