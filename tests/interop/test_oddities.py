@@ -19,6 +19,7 @@ from ..support.require import missing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
     from nss_pk11.certs import Trust
 
     from ..support.peers.table import ServerPool
