@@ -35,8 +35,11 @@ CONTENDERS = {contender.name.split(",")[0]: contender for contender in (OURS, TL
 @click.option("--seconds", type=click.IntRange(1, 60), default=5, show_default=True, help="How long to sample.")
 @click.option("--top", type=click.IntRange(1, 200), default=25, show_default=True, help="Functions and lines to list.")
 @click.option("--server", type=click.Choice(list(CONTENDERS)), default=OURS.name, show_default=True, help="Whom to profile.")
+@click.option("--markdown", is_flag=True, help="The rooms alone, as a table for a page.")
 @click.option("--raw", type=click.Path(dir_okay=False, path_type=Path), help="Keep the collapsed stacks (for a flame graph).")
-def main(key: str, version: str, resume: bool, bulk: bool, seconds: int, top: int, server: str, raw: Path | None) -> None:
+def main(
+    key: str, version: str, resume: bool, bulk: bool, seconds: int, top: int, server: str, markdown: bool, raw: Path | None
+) -> None:
     """Profiles `nss-pk11 serve` under load: CPU microseconds by room, function and line, per handshake or per MB."""
     with tempfile.TemporaryDirectory(prefix="nss-pk11-profile-") as name:
         directory = Path(name)
@@ -55,7 +58,12 @@ def main(key: str, version: str, resume: bool, bulk: bool, seconds: int, top: in
             stacks = raw or directory / "stacks"
             _sample(bench, running, load, seconds, stacks)
         profile = collect(stacks.read_text().splitlines(), share)
-    _print(profile, cost, top)
+    if not profile.samples:
+        raise click.ClickException("no samples: did the server do anything?")
+    if markdown:
+        print(_markdown(profile, cost), end="")
+    else:
+        _print(profile, cost, top)
 
 
 def _cost(bench: Bench, server: Server, load: tuple[object, ...]) -> float | None:
@@ -83,9 +91,18 @@ def _sample(bench: Bench, server: Server, load: tuple[object, ...], seconds: int
         raise click.ClickException(done.stderr.strip() or "py-spy failed")
 
 
+def _markdown(profile: Profile, cost: float | None) -> str:
+    """Rooms by their share; what is under a hundredth is one line."""
+    rooms = [(room, share) for room, share in profile.rooms.most_common() if share >= 0.01]
+    rooms.append(("everything else", 1 - sum(share for _, share in rooms)))
+    lines = ["| where | share | µs |", "|---|---:|---:|"]
+    lines += [
+        f"| {room} | {share:.0%} | {share * cost:.0f} |" if cost else f"| {room} | {share:.0%} | |" for room, share in rooms
+    ]
+    return "\n".join(lines) + "\n"
+
+
 def _print(profile: Profile, cost: float | None, top: int) -> None:
-    if not profile.samples:
-        raise click.ClickException("no samples: did the server do anything?")
     console = Console()
     if cost:
         console.print(f"{cost:.0f} µs of CPU per handshake; {profile.samples} samples")

@@ -22,8 +22,8 @@ OURS = frozenset({"nss-pk11 serve", "nss_pk11.slots"})
 
 LEGEND = (
     "Median [best] of interleaved rounds. n×: ours against that peer in the same run, above 1 in our favour. CPU time is the "
-    "server process's own, user and system, with four clients at once; X25519 and AES-128-GCM throughout. Keys lie in SoftHSM, "
-    "but for those in software and in a file."
+    "server process's own, user and system; handshakes come from four clients at once; X25519 and AES-128-GCM throughout. "
+    "Keys lie in SoftHSM, but for those in software and in a file."
 )
 
 
