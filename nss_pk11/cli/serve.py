@@ -7,7 +7,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ..net.workers import Worker
     from ..pins import PinProvider
     from ..slots import SlotManager
-    from ..tls.config import Identity, ServerConfig
+    from ..tls.config import Identity, ServerConfig, Tickets
     from ..tls.suites import Suite
 
 BACKLOG = 1024  # connections the kernel completes before we accept them
@@ -44,7 +44,7 @@ class Settings:
     key_log: Callable[[str], None] | None
     log_format: str
     handshake_timeout: float
-    ticket_secret: bytes | None = field(repr=False)
+    tickets: Callable[[], Tickets | None]
     workers: int = 1
 
 
@@ -112,7 +112,7 @@ def serve(
         ca=ca,
         application=application_for(directory, echo),
         key_log=key_log(keylog) if keylog else None,
-        ticket_secret=None if no_tickets else os.urandom(32),
+        tickets=tickets_for(no_tickets, rest["workers"]),
         **rest,
     )
     listeners = [listen(parse_address(address)) for address in addresses]
@@ -134,6 +134,16 @@ def application_for(directory: str | None, echo: bool) -> Callable[[Connection],
     from .www import status_site
 
     return partial(HTTP, site=status_site)
+
+
+def tickets_for(none: bool, workers: int) -> Callable[[], Tickets | None]:
+    """What makes a worker's ticket keys.  Workers derive them from one secret, to open each other's tickets; a single one draws
+    them at random and forgets them, which is better for past connections."""
+    from ..sessions import TicketKeys
+
+    if none:
+        return lambda: None
+    return TicketKeys if workers == 1 else partial(TicketKeys.from_secret, os.urandom(32))
 
 
 def listen(address: Address) -> socket.socket:
@@ -236,7 +246,6 @@ def _drain(server: Any, number: int) -> None:
 def configure(manager: SlotManager, settings: Settings) -> tuple[ServerConfig, Any]:
     """The engine's settings, and whose client certificates are good."""
     from ..certs import Trust
-    from ..sessions import TicketKeys
     from ..tls.codepoints import Version
     from ..tls.config import ServerConfig
 
@@ -251,7 +260,7 @@ def configure(manager: SlotManager, settings: Settings) -> tuple[ServerConfig, A
         identities=identities,
         client_auth=settings.client_auth,  # type: ignore[arg-type]
         authorities=trust.authorities if trust and settings.client_auth != "none" else (),
-        tickets=TicketKeys.from_secret(settings.ticket_secret) if settings.ticket_secret else None,
+        tickets=settings.tickets(),
         session_ids=True,
         mechanisms=manager.mechanisms,
         keylog=settings.key_log,
