@@ -189,7 +189,7 @@ def run(settings: Settings, listeners: list[socket.socket]) -> int:
 def _work(settings: Settings, listeners: list[socket.socket], worker: Worker) -> int:
     """A child's whole life.  Its errors are shown here: the parent's command frame is not its own."""
     try:
-        serve_here(settings, listeners, worker.pins, worker.ready, worker.parent)
+        serve_here(settings, listeners, worker.pins, worker.ready, worker)
     except Exception as error:
         failure = Failure.of(error)
         if failure is None:
@@ -204,7 +204,7 @@ def serve_here(
     listeners: list[socket.socket],
     pin: PinProvider | None,
     ready: Callable[[], None],
-    parent: socket.socket | None = None,
+    worker: Worker | None = None,
 ) -> None:
     """Load the keys, serve until told to stop."""
     from ..net.executor import KeyExecutor
@@ -214,7 +214,10 @@ def serve_here(
 
     _raise_file_limit()
     with open_manager(settings.modules, *settings.identities, pin=pin) as manager:
-        config, trust = configure(manager, settings)
+        identities = load_identities(manager, settings)
+        if worker is None or worker.number == 0:
+            introduce(identities)
+        config, trust = configure(manager, settings, identities)
         log = ConnectionLog(format=settings.log_format)  # type: ignore[arg-type]
         with KeyExecutor(trust=trust, sessions=ServerCache()) as executor:
             server = Server(
@@ -226,9 +229,9 @@ def serve_here(
                 turn_over=log.flush,
                 handshake_timeout=settings.handshake_timeout,
                 shared=settings.workers > 1,
-                drain_when_closed=parent,
+                drain_when_closed=worker.parent if worker is not None else None,
             )
-            numbers = (signal.SIGTERM,) if parent is not None else (signal.SIGTERM, signal.SIGINT)
+            numbers = (signal.SIGTERM,) if worker is not None else (signal.SIGTERM, signal.SIGINT)
             before = {number: signal.signal(number, lambda n, _: _drain(server, n)) for number in numbers}
             try:
                 ready()
@@ -243,13 +246,12 @@ def _drain(server: Any, number: int) -> None:
     server.drain()
 
 
-def configure(manager: SlotManager, settings: Settings) -> tuple[ServerConfig, Any]:
+def configure(manager: SlotManager, settings: Settings, identities: tuple[Identity, ...]) -> tuple[ServerConfig, Any]:
     """The engine's settings, and whose client certificates are good."""
     from ..certs import Trust
     from ..tls.codepoints import Version
     from ..tls.config import ServerConfig
 
-    identities = load_identities(manager, settings)
     fields = dict(settings.negotiation)
     if not any(_speaks_tls13(identity) for identity in identities):
         if fields["min_version"] > Version.tls1_2:
@@ -271,20 +273,23 @@ def configure(manager: SlotManager, settings: Settings) -> tuple[ServerConfig, A
 
 
 def load_identities(manager: SlotManager, settings: Settings) -> tuple[Identity, ...]:
-    """Each --identity, and a line about it.  --chain belongs to the only one."""
-    from ..certs import describe
-    from ..net.identity import key_of, load_identity
+    """Each --identity.  --chain belongs to the only one."""
+    from ..net.identity import load_identity
 
     if settings.chain and len(settings.identities) > 1:
         raise ConfigurationError("--chain goes with one --identity; put the others' certificates beside their keys")
-    identities = []
-    for source in settings.identities:
-        identity = load_identity(manager, source, chain=settings.chain)
+    return tuple(load_identity(manager, source, chain=settings.chain) for source in settings.identities)
+
+
+def introduce(identities: tuple[Identity, ...]) -> None:
+    """A line about each identity."""
+    from ..certs import describe
+    from ..net.identity import key_of
+
+    for identity in identities:
         key, about = key_of(identity), describe(identity.chain[0])
         where = f'on token "{key.token.label}"' if key.token.module else "in a file"
         note(f"{about.subject}: {about.key} key {where}, valid until {about.not_after:%Y-%m-%d}")
-        identities.append(identity)
-    return tuple(identities)
 
 
 def _speaks_tls13(identity: Identity) -> bool:

@@ -37,11 +37,11 @@ MESSAGE = 65536  # bytes, the most a message has
 
 
 class Worker:
-    """The child's end: its PIN provider, and how it says that it is ready.  `parent`: closed at the other end
-    when it should drain."""
+    """The child's end: its PIN provider, and how it says that it is ready.  `number`: 0 for the first; `parent`: closed at the
+    other end when it should drain."""
 
-    def __init__(self, parent: socket.socket, pins: PinProvider | None) -> None:
-        self.parent = parent
+    def __init__(self, number: int, parent: socket.socket, pins: PinProvider | None) -> None:
+        self.number, self.parent = number, parent
         self.pins: PinProvider | None = _ParentPins(parent) if pins is not None and pins.person else pins
 
     def ready(self) -> None:
@@ -83,8 +83,8 @@ class Supervisor:
         drain, a second one kills."""
         before = {number: signal.signal(number, self._signalled) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
-            for _ in range(self._count):
-                if not self._draining and not self._start():
+            for number in range(self._count):
+                if not self._draining and not self._start(number):
                     self._drain()
             self._starting = False
             self._answers.clear()
@@ -97,12 +97,12 @@ class Supervisor:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def _start(self) -> bool:
+    def _start(self, number: int) -> bool:
         """Fork a child and wait until it is ready; False if it is not going to be."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)  # which keeps messages apart
         pid = os.fork()
         if pid == 0:
-            _child(self._work, theirs, [ours, *self._pids], self._pins)
+            _child(self._work, Worker(number, theirs, self._pins), [ours, *self._pids])
         theirs.close()
         self._pids[ours] = pid
         while ours in self._pids:
@@ -167,7 +167,7 @@ class Supervisor:
                 channel.shutdown(socket.SHUT_WR)
 
 
-def _child(work: Callable[[Worker], int], channel: socket.socket, others: list[socket.socket], pins: PinProvider | None) -> None:
+def _child(work: Callable[[Worker], int], worker: Worker, others: list[socket.socket]) -> None:
     """Never returns: nothing of the parent's (its `finally`, its exit handlers) is the child's to run."""
     code = 1
     try:
@@ -175,7 +175,7 @@ def _child(work: Callable[[Worker], int], channel: socket.socket, others: list[s
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group; the parent passes it on
         for other in others:
             other.close()
-        code = work(Worker(channel, pins))
+        code = work(worker)
     finally:
         with contextlib.suppress(OSError, ValueError):
             for stream in (sys.stdout, sys.stderr):
