@@ -6,7 +6,7 @@ from ipaddress import ip_address
 
 from ..errors import IllegalParameter, UnsupportedVersion
 from . import groups
-from .codepoints import ExtensionType, Group, HandshakeType, Version
+from .codepoints import Group, H, V, Version, X
 from .config import ClientConfig
 from .link import Flow, Link
 from .messages import extensions as ext
@@ -19,19 +19,17 @@ from .tls13.psk import PSK_DHE_KE, Offer
 from .transcript import Transcript
 from .waits import Receive
 
-X = ExtensionType
-
 
 def connect(link: Link, config: ClientConfig) -> Flow:
     """The whole life of a client connection."""
     opening = _open(link, config)
-    server_hello = ServerHello.decode((yield Receive(HandshakeType.server_hello)))
+    server_hello = ServerHello.decode((yield Receive(H.server_hello)))
     if X.supported_versions in server_hello.extensions:
-        if config.max_version < Version.tls1_3:
+        if config.max_version < V.tls1_3:
             raise IllegalParameter(
                 "server selects a version by an extension that was not offered", name="SSL_ERROR_UNSUPPORTED_VERSION"
             )
-        link.info.version = Version.tls1_3
+        link.info.version = V.tls1_3
         handshake = ClientHandshake13(link, config, opening).run(server_hello)
         del opening, server_hello  # a connection may be idle for long: nothing of its handshake stays behind
         connected = yield from handshake
@@ -45,14 +43,14 @@ def connect(link: Link, config: ClientConfig) -> Flow:
 def _check_old_version(config: ClientConfig, server_hello: ServerHello) -> Version:
     """A version we enabled, chosen by a server that could not do better (RFC 8446 section 4.1.3)."""
     version = server_hello.version
-    if not config.min_version <= version <= min(config.max_version, Version.tls1_2):
+    if not config.min_version <= version <= min(config.max_version, V.tls1_2):
         raise UnsupportedVersion(f"server chose version {version:#06x}, which is not enabled")
     sentinel = server_hello.random[-8:]
-    if config.max_version > Version.tls1_2 and sentinel in (DOWNGRADE_TLS12, DOWNGRADE_TLS11):
+    if config.max_version > V.tls1_2 and sentinel in (DOWNGRADE_TLS12, DOWNGRADE_TLS11):
         raise IllegalParameter(
             "somebody downgraded the connection: the server knows TLS 1.3", name="SSL_ERROR_RX_MALFORMED_SERVER_HELLO"
         )
-    if config.max_version == Version.tls1_2 and version < Version.tls1_2 and sentinel == DOWNGRADE_TLS11:
+    if config.max_version == V.tls1_2 and version < V.tls1_2 and sentinel == DOWNGRADE_TLS11:
         raise IllegalParameter(
             "somebody downgraded the connection: the server knows TLS 1.2", name="SSL_ERROR_RX_MALFORMED_SERVER_HELLO"
         )
@@ -61,8 +59,8 @@ def _check_old_version(config: ClientConfig, server_hello: ServerHello) -> Versi
 
 def _open(link: Link, config: ClientConfig) -> Opening:
     """Build and send the ClientHello."""
-    tls13 = config.max_version >= Version.tls1_3
-    tls12 = config.min_version <= Version.tls1_2
+    tls13 = config.max_version >= V.tls1_3
+    tls12 = config.min_version <= V.tls1_2
     random = config.random(32)
     link.info.client_random = random
     link.info.server_name = _sni(config.server_name)
@@ -84,7 +82,7 @@ def _open(link: Link, config: ClientConfig) -> Opening:
         opening.offer = Offer.of(config)
         if opening.offer is not None:
             extensions[X.pre_shared_key] = opening.offer.extension(config.clock())
-    hello = ClientHello(min(config.max_version, Version.tls1_2), random, session_id, suites, extensions)
+    hello = ClientHello(min(config.max_version, V.tls1_2), random, session_id, suites, extensions)
     raw = hello.encode()
     if opening.offer is not None:
         alone = Transcript()
@@ -111,7 +109,7 @@ def _resumable12(config: ClientConfig) -> bool:
     session = config.session
     return (
         session is not None
-        and session.version <= Version.tls1_2
+        and session.version <= V.tls1_2
         and config.min_version <= session.version <= config.max_version
         and any(suite.code == session.suite for suite in config.usable_suites())
         and session.server_name == config.server_name

@@ -77,7 +77,7 @@ class Identity:
 class Config:
     """What both sides share.  Lengths in bytes, times in seconds.
 
-    `mechanisms`: answers which PKCS #11 mechanisms the present slots offer, asked at handshake start; None means all.
+    `min_version`, `max_version`: narrowed to what the suites allow.  `mechanisms`: answers which PKCS #11 mechanisms the present slots offer, asked at handshake start; None means all.
     `keylog`: called with one NSS key log line without newline (SSLKEYLOGFILE); None means never.
     `record_size_limit`: largest plaintext record we take (RFC 8449), 64 to 16384.
     """
@@ -108,6 +108,13 @@ class Config:
             raise ConfigurationError("record_size_limit must be 64 to 16384 bytes (RFC 8449 section 4)")
         if not self.usable_suites():
             raise ConfigurationError("no enabled suite fits the enabled versions", name="SSL_ERROR_NO_CIPHERS_SUPPORTED")
+        self._narrow_versions()
+
+    def _narrow_versions(self) -> None:
+        """A version that no enabled suite fits is not enabled: whoever offered it would be taken at its word and then fail."""
+        fitting = [s for s in self.suites if s.max_version >= self.min_version and s.min_version <= self.max_version]
+        object.__setattr__(self, "min_version", max(self.min_version, min(suite.min_version for suite in fitting)))
+        object.__setattr__(self, "max_version", min(self.max_version, max(suite.max_version for suite in fitting)))
 
     def common_schemes(self, theirs: Iterable[int]) -> tuple[int, ...]:
         """Of the schemes the peer can verify, those we are willing to sign with; in the peer's order."""

@@ -26,7 +26,7 @@ from ..errors import (
     alert_for,
 )
 from . import client, exporter, server
-from .codepoints import ContentType, HandshakeType, Version
+from .codepoints import C, H, HandshakeType, V
 from .config import ClientConfig, Config, ServerConfig
 from .events import ConnectionInfo, Data, ForgetSession, PeerClosed
 from .link import Connected, Flow, Link
@@ -37,20 +37,20 @@ MAX_KEY_UPDATES = 32  # in a row, without application data between them
 MAX_WARNINGS = 4  # warning alerts in a row
 
 _MESSAGE_NAMES: dict[int, str] = {
-    HandshakeType.hello_request: "HELLO_REQUEST",
-    HandshakeType.client_hello: "CLIENT_HELLO",
-    HandshakeType.server_hello: "SERVER_HELLO",
-    HandshakeType.new_session_ticket: "NEW_SESSION_TICKET",
-    HandshakeType.encrypted_extensions: "ENCRYPTED_EXTENSIONS",
-    HandshakeType.certificate: "CERTIFICATE",
-    HandshakeType.compressed_certificate: "CERTIFICATE",
-    HandshakeType.server_key_exchange: "SERVER_KEY_EXCH",
-    HandshakeType.certificate_request: "CERT_REQUEST",
-    HandshakeType.server_hello_done: "HELLO_DONE",
-    HandshakeType.certificate_verify: "CERT_VERIFY",
-    HandshakeType.client_key_exchange: "CLIENT_KEY_EXCH",
-    HandshakeType.finished: "FINISHED",
-    HandshakeType.key_update: "KEY_UPDATE",
+    H.hello_request: "HELLO_REQUEST",
+    H.client_hello: "CLIENT_HELLO",
+    H.server_hello: "SERVER_HELLO",
+    H.new_session_ticket: "NEW_SESSION_TICKET",
+    H.encrypted_extensions: "ENCRYPTED_EXTENSIONS",
+    H.certificate: "CERTIFICATE",
+    H.compressed_certificate: "CERTIFICATE",
+    H.server_key_exchange: "SERVER_KEY_EXCH",
+    H.certificate_request: "CERT_REQUEST",
+    H.server_hello_done: "HELLO_DONE",
+    H.certificate_verify: "CERT_VERIFY",
+    H.client_key_exchange: "CLIENT_KEY_EXCH",
+    H.finished: "FINISHED",
+    H.key_update: "KEY_UPDATE",
 }
 
 
@@ -172,7 +172,7 @@ class Engine:
         if records.write is not None and records.write.exhausted:
             self._renew_write_key()
         if data:
-            records.send(ContentType.application_data, data if isinstance(data, bytes) else memoryview(data))
+            records.send(C.application_data, data if isinstance(data, bytes) else memoryview(data))
 
     def close(self) -> None:
         """Queue close_notify: no more data from us (RFC 8446 section 6.1).  Data may still be received."""
@@ -248,9 +248,9 @@ class Engine:
 
     def _send_alert(self, alert: Alert, fatal: bool) -> None:
         self._link.flush()
-        if alert == Alert.certificate_required and self.info.version != Version.tls1_3:
+        if alert == Alert.certificate_required and self.info.version != V.tls1_3:
             alert = Alert.handshake_failure  # RFC 5246 section 7.4.6
-        self._link.records.send(ContentType.alert, bytes((2 if fatal else 1, alert)))
+        self._link.records.send(C.alert, bytes((2 if fatal else 1, alert)))
 
     def _advance(self, value: object) -> None:
         """Give the flow what it waited for; note what it waits for next."""
@@ -297,15 +297,15 @@ class Engine:
             self._dispatch(*record)
 
     def _dispatch(self, content_type: int, fragment: bytes) -> None:
-        if self._link.handshake_input and content_type != ContentType.handshake:
+        if self._link.handshake_input and content_type != C.handshake:
             raise UnexpectedMessage("another record inside a handshake message (RFC 8446 section 5.1)")
-        if content_type == ContentType.application_data:
+        if content_type == C.application_data:
             self._receive_application_data(fragment)
-        elif content_type == ContentType.handshake:
+        elif content_type == C.handshake:
             self._link.handshake_input += fragment
-        elif content_type == ContentType.alert:
+        elif content_type == C.alert:
             self._receive_alert(fragment)
-        elif content_type == ContentType.change_cipher_spec:
+        elif content_type == C.change_cipher_spec:
             self._receive_change_cipher_spec(fragment)
         else:
             raise UnexpectedMessage(f"record of type {content_type}", name="SSL_ERROR_RX_UNKNOWN_RECORD_TYPE")
@@ -319,7 +319,7 @@ class Engine:
         if length > MAX_HANDSHAKE_MESSAGE:
             raise DecodeError(f"handshake message of {length} bytes", name="SSL_ERROR_RX_MALFORMED_HANDSHAKE")
         kind = buffer[0]
-        if kind not in self._accepts and not (kind == HandshakeType.hello_request and self._may_ignore_hello_request()):
+        if kind not in self._accepts and not (kind == H.hello_request and self._may_ignore_hello_request()):
             self._refuse(kind)
         if len(buffer) < 4 + length:
             return False
@@ -327,7 +327,7 @@ class Engine:
         del buffer[: 4 + length]
         if kind not in self._accepts:
             return True
-        if self.handshake_complete and kind == HandshakeType.key_update:
+        if self.handshake_complete and kind == H.key_update:
             self._key_updates += 1
             if self._key_updates > MAX_KEY_UPDATES:
                 raise UnexpectedMessage(f"{self._key_updates} KeyUpdates in a row", name="SSL_ERROR_TOO_MANY_KEY_UPDATES")
@@ -337,7 +337,7 @@ class Engine:
     def _may_ignore_hello_request(self) -> bool:
         """A client ignores HelloRequest while it shakes hands (RFC 5246 section 7.4.1.1), within reason."""
         self._warnings += 1
-        tls12 = not self._link.is_server and self.info.version != Version.tls1_3
+        tls12 = not self._link.is_server and self.info.version != V.tls1_3
         return tls12 and not self.handshake_complete and self._warnings <= MAX_WARNINGS
 
     def _refuse(self, kind: int) -> None:
@@ -375,7 +375,7 @@ class Engine:
                 self._abort(AlertReceived(description, "peer closed the connection during the handshake"))
             self._link.emit(PeerClosed())
             return
-        warning = level == 1 and (self.info.version != Version.tls1_3 or description == Alert.user_canceled)
+        warning = level == 1 and (self.info.version != V.tls1_3 or description == Alert.user_canceled)
         if not warning:
             self._abort(AlertReceived(description))
         self._warnings += 1

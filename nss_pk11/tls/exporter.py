@@ -7,7 +7,7 @@ import hashlib
 from cryptography.x509 import load_der_x509_certificate
 
 from ..errors import ConfigurationError
-from .codepoints import Version
+from .codepoints import V
 from .link import Link
 from .ssl3 import prf
 from .tls13 import schedule
@@ -19,7 +19,7 @@ def export(link: Link, label: bytes, context: bytes | None, length: int) -> byte
     """`length` bytes.  Before TLS 1.3 an absent context differs from an empty one (RFC 5705 section 4)."""
     info = link.info
     assert info.suite is not None
-    if info.version == Version.tls1_3:
+    if info.version == V.tls1_3:
         return schedule.export(info.suite.hash, link.exporter_secret, label, context or b"", length)
     seed = link.randoms if context is None else link.randoms + len(context).to_bytes(2, "big") + context
     return prf.prf(info.suite.hash, link.exporter_secret, label, seed, length)
@@ -29,11 +29,11 @@ def channel_binding(link: Link, kind: str) -> bytes:
     """Raises ConfigurationError for a kind that is unknown, or undefined for this connection."""
     info = link.info
     if kind == "tls-exporter":
-        if info.version != Version.tls1_3 and not info.extended_master_secret:
+        if info.version != V.tls1_3 and not info.extended_master_secret:
             raise ConfigurationError("tls-exporter needs TLS 1.3 or the extended master secret (RFC 9266 section 4.2)")
         return export(link, _TLS_EXPORTER, b"", 32)
     if kind == "tls-unique":
-        if info.version == Version.tls1_3:
+        if info.version == V.tls1_3:
             raise ConfigurationError("tls-unique is not defined for TLS 1.3 (RFC 9266)")
         if info.resumed and not info.extended_master_secret:  # two connections could be made to share it
             raise ConfigurationError("tls-unique of a resumed session needs the extended master secret (RFC 7627 section 5.4)")

@@ -10,7 +10,7 @@ from collections.abc import Generator
 from typing import Any, Protocol, TypeVar
 
 from ..errors import UnexpectedMessage
-from .codepoints import ContentType
+from .codepoints import C
 from .config import Config
 from .events import ConnectionInfo, HandshakeCompleted
 from .record.layer import ReadProtection, RecordLayer, WriteProtection
@@ -63,12 +63,12 @@ class Link:
     def flush(self) -> None:
         """Turn the gathered messages into records, under the keys in force now."""
         if self._flight:
-            self.records.send(ContentType.handshake, self._flight)
+            self.records.send(C.handshake, self._flight)
             self._flight = bytearray()
 
     def send_change_cipher_spec(self) -> None:
         self.flush()
-        self.records.send(ContentType.change_cipher_spec, b"\x01")
+        self.records.send(C.change_cipher_spec, b"\x01")
 
     def change_write_key(self, protection: WriteProtection) -> None:
         self.flush()

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from ..errors import IllegalParameter
 from . import selection
-from .codepoints import ExtensionType, Version
+from .codepoints import V, X
 from .config import ServerConfig
 from .events import ConnectionInfo
 from .messages import extensions as ext
 from .messages.hello import ClientHello
-
-X = ExtensionType
 
 
 def answer_client(hello: ClientHello, config: ServerConfig, info: ConnectionInfo) -> ext.Extensions:
@@ -20,7 +18,7 @@ def answer_client(hello: ClientHello, config: ServerConfig, info: ConnectionInfo
     """
     extensions, answers = hello.extensions, ext.Extensions()
     # TLS 1.3 counts the content type in record_size_limit, TLS 1.2 does not (RFC 8449 section 4).
-    inner_type = info.version == Version.tls1_3
+    inner_type = info.version == V.tls1_3
     if X.server_name in extensions:
         info.server_name = ext.decode_server_name(extensions[X.server_name])
         answers[X.server_name] = b""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..errors import InappropriateFallback, UnsupportedVersion
-from .codepoints import HandshakeType, Version
+from .codepoints import H, V, Version
 from .config import ServerConfig
 from .link import Flow, Link
 from .messages.hello import ClientHello
@@ -17,11 +17,11 @@ _VERSIONS = tuple(Version)  # to walk an Enum itself costs ten times as much
 
 def accept(link: Link, config: ServerConfig) -> Flow:
     """The whole life of a server connection."""
-    hello = ClientHello.decode((yield Receive(HandshakeType.client_hello)))
+    hello = ClientHello.decode((yield Receive(H.client_hello)))
     link.info.client_random = hello.random
     version = link.info.version = choose_version(config, hello)
     link.records.version = 0x0303
-    if version >= Version.tls1_3:
+    if version >= V.tls1_3:
         handshake = ServerHandshake13(link, config).run(hello)
         del hello  # a connection may be idle for long: nothing of its handshake stays behind
         connected = yield from handshake
@@ -44,6 +44,6 @@ def choose_version(config: ServerConfig, hello: ClientHello) -> Version:
         raise UnsupportedVersion(
             f"client offers {what} at best; {config.min_version.label} to {config.max_version.label} are enabled"
         )
-    if common[-1] >= Version.tls1_3 and hello.version <= Version.ssl3:  # RFC 8446 appendix D.5
+    if common[-1] >= V.tls1_3 and hello.version <= V.ssl3:  # RFC 8446 appendix D.5
         raise UnsupportedVersion(f"ClientHello.legacy_version is {hello.version:#06x}")
     return common[-1]

@@ -15,7 +15,7 @@ from cryptography.x509 import Certificate, load_der_x509_certificate
 from cryptography.x509.oid import PublicKeyAlgorithmOID
 
 from ..errors import CertificateError, DecryptError, IllegalParameter
-from .codepoints import SignatureScheme, Version
+from .codepoints import SignatureScheme, V, Version
 
 S = SignatureScheme
 _HASHES = {"sha1": hashes.SHA1(), "sha256": hashes.SHA256(), "sha384": hashes.SHA384(), "sha512": hashes.SHA512()}
@@ -103,7 +103,7 @@ def allowed_in(scheme: int, version: Version) -> bool:
     row = _SCHEMES.get(scheme)
     if row is None:
         return False
-    return row[2] if version >= Version.tls1_3 else scheme not in _TLS13_ONLY
+    return row[2] if version >= V.tls1_3 else scheme not in _TLS13_ONLY
 
 
 def fits(scheme: int, kind: str, version: Version) -> bool:
@@ -112,7 +112,7 @@ def fits(scheme: int, kind: str, version: Version) -> bool:
     if row is None or not allowed_in(scheme, version):
         return False
     wanted = row[0]
-    if version < Version.tls1_3 and (wanted in _CURVES or wanted == "ec"):
+    if version < V.tls1_3 and (wanted in _CURVES or wanted == "ec"):
         return kind in _CURVES
     return wanted == kind
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from .codepoints import HandshakeType
+from .codepoints import H
 
 _HASHES = {"sha256": hashlib.sha256, "sha384": hashlib.sha384}
 
@@ -49,7 +49,7 @@ class Transcript:
         """After a HelloRetryRequest the first ClientHello counts as its hash only (RFC 8446 section 4.4.1)."""
         assert self._hash is not None
         digest = self._hash.digest()
-        self._hash = _HASHES[self._hash.name](bytes((HandshakeType.message_hash, 0, 0, len(digest))) + digest)
+        self._hash = _HASHES[self._hash.name](bytes((H.message_hash, 0, 0, len(digest))) + digest)
 
     def branch(self) -> Transcript:
         """A copy to go on from here (post-handshake authentication, RFC 8446 section 4.4)."""

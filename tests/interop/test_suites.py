@@ -100,6 +100,19 @@ def test_no_common_suite(server_keys: Keyring, pki: PKI) -> None:
         assert error.name == "SSL_ERROR_NO_CYPHER_OVERLAP"
 
 
+@pytest.mark.parametrize("name", ["TLS_AES_128_GCM_SHA256", "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256"])
+def test_suites_of_one_version_enable_no_other(
+    server_keys: Keyring, foreign: ServerPool, name: str, pki: PKI, trust: Trust
+) -> None:
+    """With TLS 1.2's suites alone, TLS 1.3 is not offered, and the other way round."""
+    suite = BY_NAME[name]
+    peer = foreign("openssl", Want(credential=pki.server("p256")))
+    seen = connect(peer.port, ClientConfig(server_name="localhost", suites=(suite,)), trust=trust)
+    assert (seen.error, seen.suite) == (None, name)
+    with OurServer(ServerConfig(identities=(server_keys.identity("p256"),), suites=(suite,))) as server:
+        assert s_client(server.port, Want(ca=pki.ca_file)).suite == name
+
+
 def test_defaults_are_modern(server_keys: Keyring, pki: PKI) -> None:
     """What `serve` negotiates when nobody asks: no CBC, no RSA key exchange, no finite-field groups."""
     with OurServer(ServerConfig(identities=(server_keys.identity("p256"), server_keys.identity("rsa")))) as server:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ...errors import DecodeError, IllegalParameter, TLSError
 from ..codec import Reader, Writer
-from ..codepoints import CertificateCompression, ExtensionType, HandshakeType
+from ..codepoints import CertificateCompression, H, X
 from .extensions import Extensions, decode_block, encode_block, encode_status
 from .hello import message
 
@@ -23,8 +23,8 @@ def encode_certificate13(chain: tuple[bytes, ...], context: bytes = b"", ocsp: b
     with w.block(3):
         for index, certificate in enumerate(chain):
             w.vector(3, certificate)
-            w.raw(encode_block({ExtensionType.status_request: encode_status(ocsp)} if ocsp and not index else {}))
-    return message(HandshakeType.certificate, w.bytes())
+            w.raw(encode_block({X.status_request: encode_status(ocsp)} if ocsp and not index else {}))
+    return message(H.certificate, w.bytes())
 
 
 def decode_certificate13(raw: bytes) -> tuple[bytes, tuple[bytes, ...], Extensions]:
@@ -47,7 +47,7 @@ def encode_certificate12(chain: tuple[bytes, ...]) -> bytes:
     with w.block(3):
         for certificate in chain:
             w.vector(3, certificate)
-    return message(HandshakeType.certificate, w.bytes())
+    return message(H.certificate, w.bytes())
 
 
 def decode_certificate12(raw: bytes) -> tuple[bytes, ...]:
@@ -61,7 +61,7 @@ def decode_certificate12(raw: bytes) -> tuple[bytes, ...]:
 
 def encode_verify(scheme: int, signature: bytes) -> bytes:
     """CertificateVerify, TLS 1.2 and 1.3 alike."""
-    return message(HandshakeType.certificate_verify, Writer().u16(scheme).vector(2, signature).bytes())
+    return message(H.certificate_verify, Writer().u16(scheme).vector(2, signature).bytes())
 
 
 def decode_verify(raw: bytes) -> tuple[int, bytes]:
@@ -73,7 +73,7 @@ def decode_verify(raw: bytes) -> tuple[int, bytes]:
 
 def encode_request13(context: bytes, extensions: Extensions) -> bytes:
     """A TLS 1.3 CertificateRequest (RFC 8446 section 4.3.2)."""
-    return message(HandshakeType.certificate_request, Writer().vector(1, context).raw(encode_block(extensions)).bytes())
+    return message(H.certificate_request, Writer().vector(1, context).raw(encode_block(extensions)).bytes())
 
 
 def decode_request13(raw: bytes) -> tuple[bytes, Extensions]:
@@ -130,7 +130,7 @@ def compress_certificate(algorithm: CertificateCompression, raw: bytes) -> bytes
     compress, _ = _COMPRESSIONS[algorithm]()
     body = raw[4:]
     packed = compress(body)
-    return message(HandshakeType.compressed_certificate, Writer().u16(algorithm).u24(len(body)).vector(3, packed).bytes())
+    return message(H.compressed_certificate, Writer().u16(algorithm).u24(len(body)).vector(3, packed).bytes())
 
 
 def decompress_certificate(raw: bytes, offered: tuple[CertificateCompression, ...]) -> bytes:
@@ -154,4 +154,4 @@ def decompress_certificate(raw: bytes, offered: tuple[CertificateCompression, ..
         raise DecodeError("compressed certificate does not decompress", name="SSL_ERROR_DECOMPRESSION_FAILURE") from None
     if len(body) != length:
         raise DecodeError(f"compressed certificate holds not {length} bytes", name="SSL_ERROR_DECOMPRESSION_FAILURE")
-    return message(HandshakeType.certificate, body)
+    return message(H.certificate, body)

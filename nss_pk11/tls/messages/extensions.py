@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from ...errors import DecodeError, IllegalParameter
 from ..codec import Reader, Writer
-from ..codepoints import ExtensionType
+from ..codepoints import X
 
 if TYPE_CHECKING:
     from ..config import Config
@@ -304,7 +304,6 @@ def take_server_answers(answers: Extensions, offered: Extensions, config: Config
 
     `info.record_size_limit` becomes the number the server sent; TLS 1.3 counts the content type in it, TLS 1.2 does not.
     """
-    X = ExtensionType
     if X.server_name in answers:
         require_empty(answers[X.server_name])
     if X.application_layer_protocol_negotiation in answers:
@@ -327,13 +326,13 @@ MAX_FRAGMENT_LENGTHS = {1: 512, 2: 1024, 3: 2048, 4: 4096}  # RFC 6066 section 4
 # Which extensions may stand where (RFC 8446 section 4.2's table), for messages a client receives and must not find surprises in.
 ENCRYPTED_EXTENSIONS = frozenset(
     {
-        ExtensionType.server_name,
-        ExtensionType.max_fragment_length,
-        ExtensionType.supported_groups,
-        ExtensionType.application_layer_protocol_negotiation,
-        ExtensionType.record_size_limit,
-        ExtensionType.early_data,
+        X.server_name,
+        X.max_fragment_length,
+        X.supported_groups,
+        X.application_layer_protocol_negotiation,
+        X.record_size_limit,
+        X.early_data,
     }
 )
-SERVER_HELLO_13 = frozenset({ExtensionType.key_share, ExtensionType.pre_shared_key, ExtensionType.supported_versions})
-HELLO_RETRY_REQUEST = frozenset({ExtensionType.key_share, ExtensionType.cookie, ExtensionType.supported_versions})
+SERVER_HELLO_13 = frozenset({X.key_share, X.pre_shared_key, X.supported_versions})
+HELLO_RETRY_REQUEST = frozenset({X.key_share, X.cookie, X.supported_versions})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ...errors import DecodeError, IllegalParameter
 from ..codec import Reader, Writer
-from ..codepoints import ExtensionType, HandshakeType
+from ..codepoints import H, X
 from .extensions import Extensions, decode_block, decode_versions, encode_block
 
 # SHA-256 of "HelloRetryRequest" (RFC 8446 section 4.1.3).
@@ -42,7 +42,7 @@ class ClientHello:
         w.u16_list(2, self.suites).vector(1, self.compression)
         if self.extensions:
             w.raw(encode_block(self.extensions))
-        self.raw = message(HandshakeType.client_hello, w.bytes())
+        self.raw = message(H.client_hello, w.bytes())
         return self.raw
 
     @classmethod
@@ -54,7 +54,7 @@ class ClientHello:
         suites, compression = r.u16_list(2), r.vector(1, least=1)
         extensions = decode_block(r) if r else {}
         r.end()
-        if ExtensionType.pre_shared_key in extensions and next(reversed(extensions)) != ExtensionType.pre_shared_key:
+        if X.pre_shared_key in extensions and next(reversed(extensions)) != X.pre_shared_key:
             raise IllegalParameter(
                 "pre_shared_key is not the last extension (RFC 8446 section 4.2.11)", name="SSL_ERROR_MALFORMED_PRE_SHARED_KEY"
             )
@@ -64,7 +64,7 @@ class ClientHello:
 
     def offered_versions(self) -> tuple[int, ...]:
         """supported_versions, or what legacy_version implies (RFC 8446 section 4.2.1)."""
-        body = self.extensions.get(ExtensionType.supported_versions)
+        body = self.extensions.get(X.supported_versions)
         if body is not None:
             return decode_versions(body)
         return tuple(range(min(self.version, 0x0303), 0x02FF, -1))
@@ -90,7 +90,7 @@ class ServerHello:
         w.u16(self.version).raw(self.random).vector(1, self.session_id).u16(self.suite).u8(self.compression)
         if self.extensions:
             w.raw(encode_block(self.extensions))
-        self.raw = message(HandshakeType.server_hello, w.bytes())
+        self.raw = message(H.server_hello, w.bytes())
         return self.raw
 
     @classmethod

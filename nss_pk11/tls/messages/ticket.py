@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ...errors import IllegalParameter
 from ..codec import Reader, Writer
-from ..codepoints import HandshakeType
+from ..codepoints import H
 from .extensions import Extensions, decode_block
 from .hello import message
 
@@ -12,7 +12,7 @@ from .hello import message
 def encode_ticket13(lifetime: int, age_add: int, nonce: bytes, ticket: bytes) -> bytes:
     """`lifetime` in seconds."""
     w = Writer().u32(lifetime).u32(age_add).vector(1, nonce).vector(2, ticket).u16(0)
-    return message(HandshakeType.new_session_ticket, w.bytes())
+    return message(H.new_session_ticket, w.bytes())
 
 
 def decode_ticket13(raw: bytes) -> tuple[int, int, bytes, bytes, Extensions]:
@@ -26,7 +26,7 @@ def decode_ticket13(raw: bytes) -> tuple[int, int, bytes, bytes, Extensions]:
 
 def encode_ticket12(lifetime: int, ticket: bytes) -> bytes:
     """`lifetime` in seconds, a hint."""
-    return message(HandshakeType.new_session_ticket, Writer().u32(lifetime).vector(2, ticket).bytes())
+    return message(H.new_session_ticket, Writer().u32(lifetime).vector(2, ticket).bytes())
 
 
 def decode_ticket12(raw: bytes) -> tuple[int, bytes]:
@@ -37,7 +37,7 @@ def decode_ticket12(raw: bytes) -> tuple[int, bytes]:
 
 
 def encode_key_update(request_peer: bool) -> bytes:
-    return message(HandshakeType.key_update, b"\x01" if request_peer else b"\x00")
+    return message(H.key_update, b"\x01" if request_peer else b"\x00")
 
 
 def decode_key_update(raw: bytes) -> bool:

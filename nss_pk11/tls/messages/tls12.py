@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from ...errors import IllegalParameter
 from ..codec import Reader, Writer
-from ..codepoints import HandshakeType
+from ..codepoints import H
 from .extensions import decode_authorities, decode_status, encode_authorities, encode_status
 from .hello import message
 
 NAMED_CURVE = 3  # ECCurveType (RFC 8422 section 5.4)
 RSA_SIGN, ECDSA_SIGN = 1, 64  # ClientCertificateType (RFC 5246 section 7.4.4, RFC 8422 section 5.5)
 
-SERVER_HELLO_DONE = message(HandshakeType.server_hello_done, b"")
-HELLO_REQUEST = message(HandshakeType.hello_request, b"")
+SERVER_HELLO_DONE = message(H.server_hello_done, b"")
+HELLO_REQUEST = message(H.hello_request, b"")
 
 
 def require_empty(raw: bytes) -> None:
@@ -47,7 +47,7 @@ def decode_dh_params(reader: Reader) -> tuple[bytes, bytes, bytes]:
 
 
 def encode_server_key_exchange(params: bytes, scheme: int, signature: bytes) -> bytes:
-    return message(HandshakeType.server_key_exchange, params + Writer().u16(scheme).vector(2, signature).bytes())
+    return message(H.server_key_exchange, params + Writer().u16(scheme).vector(2, signature).bytes())
 
 
 def decode_signature(reader: Reader) -> tuple[int, bytes]:
@@ -62,7 +62,7 @@ def decode_signature(reader: Reader) -> tuple[int, bytes]:
 
 def encode_client_key_exchange(width: int, value: bytes) -> bytes:
     """`value` is an RSA ciphertext or DH public value (`width` 2) or a point (`width` 1)."""
-    return message(HandshakeType.client_key_exchange, Writer().vector(width, value).bytes())
+    return message(H.client_key_exchange, Writer().vector(width, value).bytes())
 
 
 def decode_client_key_exchange(raw: bytes, width: int) -> bytes:
@@ -78,7 +78,7 @@ def decode_client_key_exchange(raw: bytes, width: int) -> bytes:
 def encode_request(types: tuple[int, ...], schemes: tuple[int, ...], authorities: tuple[bytes, ...]) -> bytes:
     """CertificateRequest."""
     body = Writer().vector(1, bytes(types)).u16_list(2, schemes).raw(encode_authorities(authorities)).bytes()
-    return message(HandshakeType.certificate_request, body)
+    return message(H.certificate_request, body)
 
 
 def decode_request(raw: bytes) -> tuple[bytes, tuple[int, ...], tuple[bytes, ...]]:
@@ -89,7 +89,7 @@ def decode_request(raw: bytes) -> tuple[bytes, tuple[int, ...], tuple[bytes, ...
 
 
 def encode_certificate_status(response: bytes) -> bytes:
-    return message(HandshakeType.certificate_status, encode_status(response))
+    return message(H.certificate_status, encode_status(response))
 
 
 def decode_certificate_status(raw: bytes) -> bytes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Protocol, runtime_checkable
 
 from ...errors import BadRecordMac, NotTLS, RecordOverflow, UnexpectedMessage
-from ..codepoints import ContentType
+from ..codepoints import C, ContentType
 from .aead import MAX_PLAINTEXT, Bytes
 
 MAX_EMPTY_RECORDS = 16  # in a row; more is a peer that makes us work for nothing
@@ -127,7 +127,7 @@ class RecordLayer:
             if frame is None:
                 return None
             content_type, header, body = frame
-            if content_type == ContentType.change_cipher_spec and self.ignore_change_cipher_spec:
+            if content_type == C.change_cipher_spec and self.ignore_change_cipher_spec:
                 self._check_compatibility_change_cipher_spec(body)
                 continue
             if self.skip_early_data and self._skips(content_type, len(body)):
@@ -152,7 +152,7 @@ class RecordLayer:
         if fragment:
             self._empty = 0
             return
-        if content_type != ContentType.application_data:
+        if content_type != C.application_data:
             raise UnexpectedMessage("empty record of a type that may not be empty", name="SSL_ERROR_RX_MALFORMED_HANDSHAKE")
         self._empty += 1
         if self._empty > MAX_EMPTY_RECORDS:
@@ -172,7 +172,7 @@ class RecordLayer:
 
     def _skips(self, content_type: int, length: int) -> bool:
         """After a HelloRetryRequest: application_data in the clear is early data, thrown away unread."""
-        return self.read is None and content_type == ContentType.application_data and self._skip(length)
+        return self.read is None and content_type == C.application_data and self._skip(length)
 
     def _skip(self, length: int) -> bool:
         if not self.skip_early_data:
@@ -198,13 +198,13 @@ class RecordLayer:
         stray: tuple[int, bytes] | None = None
         while (frame := self._frame()) is not None:
             content_type, header, body = frame
-            if content_type != ContentType.application_data:
+            if content_type != C.application_data:
                 stray = read.unprotect(content_type, header, body)
             else:
                 inner_type, length = read.unprotect_into(header, body, view[filled:])
                 if length > limit:
                     raise RecordOverflow(f"record of {length} plaintext bytes, the limit is {limit}")
-                if inner_type == ContentType.application_data:
+                if inner_type == C.application_data:
                     self._empty = 0 if length else self._empty + 1
                     filled += length
                     if self._empty <= MAX_EMPTY_RECORDS:
@@ -227,7 +227,7 @@ class RecordLayer:
                 self._out.append(
                     b"%c%b%b%b" % (content_type, self.version.to_bytes(2, "big"), len(fragment).to_bytes(2, "big"), fragment)
                 )
-        elif length > limit and content_type == ContentType.application_data:
+        elif length > limit and content_type == C.application_data:
             self._out.append(write.protect_run(memoryview(data), limit))
         else:
             for start in range(0, length or 1, limit):

@@ -11,14 +11,13 @@ from dataclasses import dataclass
 
 from ...errors import HandshakeFailure, IllegalParameter, InsufficientSecurity
 from .. import selection
-from ..codepoints import ExtensionType, Group, SignatureScheme, Version
+from ..codepoints import Group, SignatureScheme, Version, X
 from ..config import Identity, ServerConfig
 from ..groups import FINITE_FIELDS, TLS12_CURVES
 from ..messages import extensions as ext
 from ..messages.hello import ClientHello
 from ..suites import EMPTY_RENEGOTIATION_INFO_SCSV, Suite
 
-X = ExtensionType
 _FFDHE_CODES = range(0x0100, 0x0200)  # reserved for finite fields, known or not (RFC 7919 section 2)
 
 

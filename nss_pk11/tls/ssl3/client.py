@@ -9,7 +9,7 @@ from cryptography.x509 import Certificate
 from ...errors import DecodeError, DecryptError, HandshakeFailure, IllegalParameter, UnsupportedExtension
 from .. import selection, signatures
 from ..codec import Reader
-from ..codepoints import ExtensionType, HandshakeType, SignatureScheme, Version
+from ..codepoints import H, SignatureScheme, Version, X
 from ..config import ClientConfig, Identity
 from ..events import NewSession
 from ..link import Flow, Link
@@ -25,9 +25,6 @@ from ..waits import CHANGE_CIPHER_SPEC, ChooseClientIdentity, Receive, Sign, Ver
 from . import keyexchange, renegotiation
 from .choice import SIGNS_AS
 from .secrets import Secrets
-
-X = ExtensionType
-H = HandshakeType
 
 # How long a session is kept that its server gives no lifetime for, and at most (RFC 5246 appendix F.1.4), seconds.
 DEFAULT_LIFETIME = 7200

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...errors import Alert, RenegotiationRefused
-from ..codepoints import ContentType, HandshakeType
+from ..codepoints import C, H, HandshakeType
 from ..link import Flow, Link
 from ..messages import tls12
 from ..waits import Receive
@@ -15,8 +15,8 @@ def refuse(link: Link, request: HandshakeType) -> Flow:
     """Answer each `request` (client_hello to a server, hello_request to a client) with a no_renegotiation warning."""
     for _ in range(MAX_REFUSALS):
         raw = yield Receive(request)
-        if request == HandshakeType.hello_request:
+        if request == H.hello_request:
             tls12.require_empty(raw)
-        link.records.send(ContentType.alert, bytes((1, Alert.no_renegotiation)))
+        link.records.send(C.alert, bytes((1, Alert.no_renegotiation)))
     yield Receive(request)
     raise RenegotiationRefused(f"peer asked for renegotiation {MAX_REFUSALS + 1} times")

@@ -12,7 +12,7 @@ from cryptography.x509 import Certificate
 
 from ...errors import CertificateRequired, DecodeError, DecryptError, UnrecognizedName
 from .. import negotiation, selection, signatures
-from ..codepoints import ExtensionType, HandshakeType, SignatureScheme, Version
+from ..codepoints import H, SignatureScheme, V, Version, X
 from ..config import ServerConfig
 from ..events import StoreSession
 from ..link import Flow, Link
@@ -28,9 +28,6 @@ from ..waits import CHANGE_CIPHER_SPEC, Receive, Sign, VerifyPeer
 from . import keyexchange, renegotiation, resumption
 from .choice import Choice, Offer, choose
 from .secrets import Secrets
-
-X = ExtensionType
-H = HandshakeType
 
 
 class ServerHandshake:
@@ -264,4 +261,4 @@ class ServerHandshake:
 
 def _downgrade_sentinel(version: Version) -> bytes:
     """RFC 8446 section 4.1.3."""
-    return DOWNGRADE_TLS12 if version == Version.tls1_2 else DOWNGRADE_TLS11
+    return DOWNGRADE_TLS12 if version == V.tls1_2 else DOWNGRADE_TLS11

@@ -7,7 +7,7 @@ from hmac import compare_digest
 from ...errors import DecodeError, DecryptError, IllegalParameter, MissingExtension, UnexpectedMessage, UnsupportedExtension
 from .. import groups
 from ..codec import Reader
-from ..codepoints import ExtensionType, Group, HandshakeType, Version
+from ..codepoints import Group, H, V, X
 from ..config import ClientConfig
 from ..link import Flow, Link, Steps
 from ..messages import extensions as ext
@@ -18,9 +18,6 @@ from ..waits import Receive, VerifyPeer
 from .connected import ClientConnected
 from .peer import CERTIFICATE_TYPES, answer_request, receive_certificate
 from .schedule import KeySchedule
-
-X = ExtensionType
-H = HandshakeType
 
 
 class ClientHandshake:
@@ -58,10 +55,10 @@ class ClientHandshake:
         extensions = server_hello.extensions
         if server_hello.version != 0x0303 or server_hello.session_id != self.hello.session_id or server_hello.compression:
             raise IllegalParameter("ServerHello does not echo what it must", name="SSL_ERROR_RX_MALFORMED_SERVER_HELLO")
-        if ext.decode_u16(extensions[X.supported_versions]) != Version.tls1_3:
+        if ext.decode_u16(extensions[X.supported_versions]) != V.tls1_3:
             raise IllegalParameter("ServerHello selects a version that is none", name="SSL_ERROR_UNSUPPORTED_VERSION")
         suite = BY_CODE.get(server_hello.suite)
-        if suite is None or server_hello.suite not in self.hello.suites or suite.min_version != Version.tls1_3:
+        if suite is None or server_hello.suite not in self.hello.suites or suite.min_version != V.tls1_3:
             raise IllegalParameter(
                 f"server chose suite {server_hello.suite:#06x}, which was not offered", name="SSL_ERROR_NO_CYPHER_OVERLAP"
             )

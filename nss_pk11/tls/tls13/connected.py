@@ -6,7 +6,7 @@ from hmac import compare_digest
 from typing import ClassVar
 
 from ...errors import CertificateRequired, ConfigurationError, DecodeError, DecryptError, IllegalParameter, UnexpectedMessage
-from ..codepoints import HandshakeType
+from ..codepoints import H
 from ..config import ClientConfig, Config, ServerConfig
 from ..events import NewSession, PeerCertificate
 from ..link import Flow, Link
@@ -19,7 +19,6 @@ from ..waits import Receive
 from .peer import CERTIFICATE_TYPES, answer_request, receive_certificate, request_extensions
 from .schedule import KeySchedule
 
-H = HandshakeType
 MAX_TICKET_LIFETIME = 604800  # seconds (section 4.6.1)
 
 

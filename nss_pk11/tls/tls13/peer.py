@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from ...errors import DecodeError, IllegalParameter, MissingExtension, UnsupportedExtension
 from .. import selection, signatures
-from ..codepoints import CertificateCompression, ExtensionType, HandshakeType, SignatureScheme, Version
+from ..codepoints import CertificateCompression, H, SignatureScheme, V, X
 from ..config import Config, Identity, ServerConfig
 from ..link import Link, Steps
 from ..messages import certificate as certificates
@@ -15,8 +15,7 @@ from ..messages import extensions as ext
 from ..transcript import Transcript
 from ..waits import ChooseClientIdentity, Receive, Sign, VerifyPeer
 
-X = ExtensionType
-CERTIFICATE_TYPES = (HandshakeType.certificate, HandshakeType.compressed_certificate)
+CERTIFICATE_TYPES = (H.certificate, H.compressed_certificate)
 
 
 def request_extensions(config: ServerConfig) -> ext.Extensions:
@@ -41,7 +40,7 @@ def receive_certificate(
     types = CERTIFICATE_TYPES if offered else CERTIFICATE_TYPES[:1]
     raw = first if first is not None else (yield Receive(*types))
     transcript.add(raw)
-    if raw[0] == HandshakeType.compressed_certificate:
+    if raw[0] == H.compressed_certificate:
         raw = certificates.decompress_certificate(raw, offered)
     answered, chain, leaf_extensions = certificates.decode_certificate13(raw)
     if answered != context:
@@ -55,9 +54,9 @@ def receive_certificate(
     yield VerifyPeer(chain, server_name, ocsp, "server" if by_server else "client")
     link.info.ocsp = ocsp
     signed = signatures.to_be_signed(by_server, transcript.digest())
-    raw = yield Receive(HandshakeType.certificate_verify)
+    raw = yield Receive(H.certificate_verify)
     scheme, signature = certificates.decode_verify(raw)
-    signatures.verify(scheme, config.schemes, leaf, Version.tls1_3, signature, signed)
+    signatures.verify(scheme, config.schemes, leaf, V.tls1_3, signature, signed)
     transcript.add(raw)
     return chain, SignatureScheme(scheme)
 
@@ -82,11 +81,11 @@ def answer_request(link: Link, raw: bytes, transcript: Transcript, config: Confi
     authorities: tuple[bytes, ...] = ()
     if X.certificate_authorities in extensions:
         authorities = ext.decode_authorities(extensions[X.certificate_authorities])
-    fitting = tuple(identity for identity in config.identities if selection.usable_scheme(identity, schemes, Version.tls1_3))
+    fitting = tuple(identity for identity in config.identities if selection.usable_scheme(identity, schemes, V.tls1_3))
     identity: Identity | None = None
     if fitting:
         identity = yield ChooseClientIdentity(fitting, authorities, schemes)
-    scheme = selection.usable_scheme(identity, schemes, Version.tls1_3) if identity else None
+    scheme = selection.usable_scheme(identity, schemes, V.tls1_3) if identity else None
     if identity is None or scheme is None:
         message = certificates.encode_certificate13((), context)
         transcript.add(message)

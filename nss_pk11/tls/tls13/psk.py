@@ -5,7 +5,7 @@ from __future__ import annotations
 from hmac import compare_digest
 
 from ...errors import DecodeError, DecryptError, IllegalParameter
-from ..codepoints import ExtensionType, Version
+from ..codepoints import V, X
 from ..config import ClientConfig, ServerConfig
 from ..messages import extensions as ext
 from ..messages.hello import ClientHello
@@ -25,12 +25,12 @@ def choose(
 
     Raises DecryptError where its binder does not verify (section 4.2.11: the server must abort).
     """
-    identities, binders, binder_bytes = ext.decode_offered_psks(hello.extensions[ExtensionType.pre_shared_key])
+    identities, binders, binder_bytes = ext.decode_offered_psks(hello.extensions[X.pre_shared_key])
     if config.tickets is None or not psk_dhe_allowed:
         return None
     server_name = ""
-    if ExtensionType.server_name in hello.extensions:
-        server_name = ext.decode_server_name(hello.extensions[ExtensionType.server_name])
+    if X.server_name in hello.extensions:
+        server_name = ext.decode_server_name(hello.extensions[X.server_name])
     for index, (ticket, _age) in enumerate(identities[:MAX_TRIED]):
         session = open_ticket(config, ticket)
         if session is None or not _acceptable(config, session, suite, server_name):
@@ -59,7 +59,7 @@ def _acceptable(config: ServerConfig, session: Session, suite: Suite, server_nam
     """Same version, same hash (section 4.2.11), same name (RFC 6066 section 3), and as much client authentication as asked."""
     old = BY_CODE.get(session.suite)
     return (
-        session.version == Version.tls1_3
+        session.version == V.tls1_3
         and old is not None
         and old.hash == suite.hash
         and session.server_name == server_name
@@ -81,7 +81,7 @@ class Offer:
     def of(cls, config: ClientConfig) -> Offer | None:
         """The configured session, if it is a TLS 1.3 one that may still be used with these settings."""
         session = config.session
-        if session is None or session.version != Version.tls1_3 or config.max_version < Version.tls1_3:
+        if session is None or session.version != V.tls1_3 or config.max_version < V.tls1_3:
             return None
         usable = any(suite.code == session.suite for suite in config.usable_suites())
         same_name = session.server_name == config.server_name  # section 4.6.1

@@ -18,7 +18,7 @@ from ...errors import (
     UnrecognizedName,
 )
 from .. import groups, negotiation, selection, signatures
-from ..codepoints import ExtensionType, Group, HandshakeType, Version
+from ..codepoints import Group, H, V, X
 from ..config import ServerConfig
 from ..link import Flow, Link, Steps
 from ..messages import certificate as certificates
@@ -34,7 +34,6 @@ from .peer import receive_certificate, request_extensions
 from .schedule import KeySchedule
 
 MAX_SKIPPED_EARLY_DATA = (1 << 14) + 4096  # bytes of refused 0-RTT records thrown away (RFC 8446 section 4.2.10)
-X = ExtensionType
 
 
 class ServerHandshake:
@@ -79,7 +78,7 @@ class ServerHandshake:
             first = hello
             self._send_hello_retry_request(first, group)
             self.link.records.skip_early_data = MAX_SKIPPED_EARLY_DATA if X.early_data in first.extensions else 0
-            hello = ClientHello.decode((yield Receive(HandshakeType.client_hello)))
+            hello = ClientHello.decode((yield Receive(H.client_hello)))
             self.link.records.skip_early_data = 0
             self._check_second_hello(first, hello, group)
             retried = True
@@ -121,7 +120,7 @@ class ServerHandshake:
         self.compressions = tuple(algorithm for algorithm in self.config.certificate_compression if algorithm in offered)
 
     def _choose_suite(self, hello: ClientHello) -> Suite:
-        usable = [suite for suite in self.config.usable_suites() if suite.min_version == Version.tls1_3]
+        usable = [suite for suite in self.config.usable_suites() if suite.min_version == V.tls1_3]
         by_client = {suite.code: suite for suite in usable}
         common = [suite for suite in usable if suite.code in hello.suites]
         if not self.config.prefer_own_order:
@@ -191,7 +190,7 @@ class ServerHandshake:
         if name and self.config.refuse_unknown_names and not selection.knows(self.config, name):
             raise UnrecognizedName(f"no identity is named {name}")
         self.info.identity, self.info.signature_scheme = selection.choose_identity(
-            self.config.identities, name, self.config.common_schemes(self.schemes), Version.tls1_3, authorities
+            self.config.identities, name, self.config.common_schemes(self.schemes), V.tls1_3, authorities
         )
 
     # --- the server's flight -------------------------------------------------------------------------------------------
@@ -225,7 +224,7 @@ class ServerHandshake:
         self.link.send(raw)
 
     def _send_encrypted_extensions(self, hello: ClientHello) -> None:
-        self._send(message(HandshakeType.encrypted_extensions, ext.encode_block(self.answers)))
+        self._send(message(H.encrypted_extensions, ext.encode_block(self.answers)))
         limits = self.link.records
         limits.send_limit = self.info.record_size_limit
         if X.record_size_limit in self.answers:
@@ -253,7 +252,7 @@ class ServerHandshake:
         """Our Finished; then our side's application keys (section 7.1)."""
         link, schedule = self.link, self.schedule
         verify_data = schedule.finished(self.server_secret, self.transcript.digest())
-        self._send(message(HandshakeType.finished, verify_data))
+        self._send(message(H.finished, verify_data))
         schedule.enter_master()
         digest = self.transcript.digest()
         self.server_secret = schedule.derive(b"s ap traffic", digest)
@@ -275,7 +274,7 @@ class ServerHandshake:
         self.info.peer_chain, self.info.client_signature_scheme = chain, scheme
 
     def _receive_finished(self) -> Flow:
-        raw = yield Receive(HandshakeType.finished)
+        raw = yield Receive(H.finished)
         expected = self.schedule.finished(self.client_secret, self.transcript.digest())
         if len(raw) != 4 + len(expected):
             raise DecodeError(f"Finished of {len(raw) - 4} bytes", name="SSL_ERROR_RX_MALFORMED_FINISHED")
