@@ -8,7 +8,8 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from nss_pk11.net.server import Echo, Server
+from nss_pk11.net.connection import Echo
+from nss_pk11.net.server import Server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -122,7 +122,7 @@ class CountingTrust(Unverified):
         self.asked = 0
         self.refuse = False
 
-    def verify_server(self, chain: tuple[bytes, ...], server_name: str, *, now: float, ocsp: bytes = b"") -> object:
+    def verify_server(self, chain: tuple[bytes, ...], server_name: str, *, now: float, ocsp: bytes | None = b"") -> object:
         self.asked += 1
         if self.refuse:
             raise CertificateError("no", name="SEC_ERROR_UNKNOWN_ISSUER")

@@ -109,7 +109,7 @@ def test_rsa_key_without_pss_is_for_tls12_and_is_said_to_be(
     credential = pki.server("rsa")
     whole = load_identity(manager, credential.key_file, chain=credential.chain_file)
     key = KeyWith(key_of(whole), algorithms=frozenset({Algorithm.rsa_pkcs1_sha256}))
-    identity = make_identity(key, whole.chain)  # type: ignore[arg-type]
+    identity = make_identity(key, whole.chain)
     assert identity.schemes == (S.rsa_pkcs1_sha256,)
     assert "TLS 1.2 only" in limitations(identity)
     assert "cannot sign RSA-PSS" in caplog.text
@@ -118,7 +118,7 @@ def test_rsa_key_without_pss_is_for_tls12_and_is_said_to_be(
 def test_key_that_can_do_nothing(identity: Identity) -> None:
     key = KeyWith(key_of(identity), algorithms=frozenset())
     with pytest.raises(ConfigurationError, match="no signature that TLS knows"):
-        make_identity(key, identity.chain)  # type: ignore[arg-type]
+        make_identity(key, identity.chain)
 
 
 def test_key_without_a_public_key_proves_itself_by_signing(identity: Identity, pki: PKI) -> None:

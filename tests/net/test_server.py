@@ -195,11 +195,12 @@ def test_http_gets_an_alert(server: Running) -> None:
     "garbage", [b"\0" * 100, b"SSH-2.0-OpenSSH_9.2\r\n", b"\x16\x03\x01\xff\xff" + b"x" * 100, os.urandom(5000)]
 )
 def test_garbage_hurts_nobody_else(server: Running, pki: PKI, garbage: bytes) -> None:
-    with dial(server, pki) as bystander, server.dial() as sock:
-        sock.sendall(garbage)
-        with suppress(ConnectionError):
-            while sock.recv(100):
-                pass
+    with dial(server, pki) as bystander:
+        with server.dial() as sock:
+            sock.sendall(garbage)
+            with suppress(ConnectionError):
+                while sock.recv(100):
+                    pass
         [ended] = server.wait_for_end()
         assert ended.error
         assert echo(bystander, b"still here") == b"still here"

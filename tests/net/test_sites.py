@@ -224,7 +224,9 @@ def test_status(www: Client) -> None:
 
 
 def test_page_says_the_same_and_escapes_it(www: Client) -> None:
-    response, body = www.ask("/?<script>", **{"User-Agent": "<script>alert(1)</script>"})
+    www.request("GET", "/?<script>", headers={"User-Agent": "<script>alert(1)</script>"})
+    response = www.getresponse()
+    body = response.read()
     assert response.headers["content-security-policy"].startswith("default-src 'none'")
     text = body.decode()
     assert "<script>" not in text
