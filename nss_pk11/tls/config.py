@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 from ..errors import ConfigurationError
 from .codepoints import CertificateCompression, Group, SignatureScheme, Version
@@ -36,6 +36,11 @@ DEFAULT_GROUPS = (
 DEFAULT_SCHEMES = tuple(
     scheme for scheme in SignatureScheme if scheme not in (SignatureScheme.rsa_pkcs1_sha1, SignatureScheme.ecdsa_sha1)
 )
+
+
+MAX_REMEMBERED = 256  # answers per configuration
+
+T = TypeVar("T")
 
 
 class Tickets(Protocol):
@@ -77,7 +82,8 @@ class Identity:
 class Config:
     """What both sides share.  Lengths in bytes, times in seconds.
 
-    `min_version`, `max_version`: narrowed to what the suites allow.  `mechanisms`: answers which PKCS #11 mechanisms the present slots offer, asked at handshake start; None means all.
+    `min_version`, `max_version`: narrowed to what the suites allow.
+    `mechanisms`: answers which PKCS #11 mechanisms the present slots offer, asked at handshake start; None means all.
     `keylog`: called with one NSS key log line without newline (SSLKEYLOGFILE); None means never.
     `record_size_limit`: largest plaintext record we take (RFC 8449), 64 to 16384.
     """
@@ -95,8 +101,7 @@ class Config:
     keylog: Callable[[str], None] | None = None
     clock: Callable[[], float] = time.time
     random: Callable[[int], bytes] = os.urandom
-    # What `usable_suites` found, by what was offered: slots change rarely, handshakes are many.
-    _usable: dict[frozenset[str] | None, tuple[Suite, ...]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _answers: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.min_version > self.max_version:
@@ -123,15 +128,27 @@ class Config:
     def usable_suites(self) -> tuple[Suite, ...]:
         """Enabled suites that fit the enabled versions and whose every mechanism some present slot offers."""
         offered = self.mechanisms() if self.mechanisms else None
-        found = self._usable.get(offered)
+        return self.remember(offered, lambda: self._usable_with(offered))
+
+    def _usable_with(self, offered: frozenset[str] | None) -> tuple[Suite, ...]:
+        return tuple(
+            suite
+            for suite in self.suites
+            if suite.max_version >= self.min_version
+            and suite.min_version <= self.max_version
+            and (offered is None or suite.mechanisms <= offered)
+        )
+
+    def remember(self, question: Hashable, answer: Callable[[], T]) -> T:
+        """`answer()`, or what it was last time.  Thousands of clients offer the same, and what follows from an offer is a function
+        of it and these frozen settings.  Everything is forgotten when much is known: strangers must not fill memory.
+        """
+        known = self._answers
+        found: T | None = known.get(question)
         if found is None:
-            found = self._usable[offered] = tuple(
-                suite
-                for suite in self.suites
-                if suite.max_version >= self.min_version
-                and suite.min_version <= self.max_version
-                and (offered is None or suite.mechanisms <= offered)
-            )
+            if len(known) >= MAX_REMEMBERED:
+                known.clear()
+            found = known[question] = answer()
         return found
 
 
