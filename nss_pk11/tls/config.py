@@ -140,8 +140,8 @@ class Config:
         )
 
     def remember(self, question: Hashable, answer: Callable[[], T]) -> T:
-        """`answer()`, or what it was last time.  Thousands of clients offer the same, and what follows from an offer is a function
-        of it and these frozen settings.  Everything is forgotten when much is known: strangers must not fill memory.
+        """`answer()`, or what it was last time.  Thousands of clients offer the same, and what follows from an offer is a
+        function of it and these frozen settings.  All is forgotten when much is known: strangers must not fill memory.
         """
         known = self._answers
         found: T | None = known.get(question)

@@ -104,6 +104,11 @@ def choose(config: ServerConfig, offer: Offer, server_name: str, version: Versio
     identity decides that is cheapest to sign with.  Raises HandshakeFailure where nothing fits, InsufficientSecurity where only
     the client's finite fields stand in the way (RFC 7919 section 4).
     """
+    question = (version, server_name, config.usable_suites(), offer.suites, offer.groups, offer.schemes)
+    return config.remember(question, lambda: _choose(config, offer, server_name, version))
+
+
+def _choose(config: ServerConfig, offer: Offer, server_name: str, version: Version) -> Choice:
     suites = usable_suites(config, offer, version)
     groups = {"curve": _choose_curve(config, offer), "finite field": _choose_finite_field(config, offer), "": None}
     named = [i for i in config.identities if any(selection.matches(server_name, pattern) for pattern in i.names)]

@@ -6,6 +6,7 @@ from a token, verdicts on a certificate.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from hmac import compare_digest
 
 from ...errors import (
@@ -120,7 +121,11 @@ class ServerHandshake:
         self.compressions = tuple(algorithm for algorithm in self.config.certificate_compression if algorithm in offered)
 
     def _choose_suite(self, hello: ClientHello) -> Suite:
-        usable = [suite for suite in self.config.usable_suites() if suite.min_version == V.tls1_3]
+        usable = self.config.usable_suites()
+        return self.config.remember((V.tls1_3, usable, hello.suites), lambda: self._best_suite(usable, hello))
+
+    def _best_suite(self, usable: Sequence[Suite], hello: ClientHello) -> Suite:
+        usable = [suite for suite in usable if suite.min_version == V.tls1_3]
         by_client = {suite.code: suite for suite in usable}
         common = [suite for suite in usable if suite.code in hello.suites]
         if not self.config.prefer_own_order:
@@ -189,8 +194,10 @@ class ServerHandshake:
         )
         if name and self.config.refuse_unknown_names and not selection.knows(self.config, name):
             raise UnrecognizedName(f"no identity is named {name}")
-        self.info.identity, self.info.signature_scheme = selection.choose_identity(
-            self.config.identities, name, self.config.common_schemes(self.schemes), V.tls1_3, authorities
+        config, schemes = self.config, self.schemes
+        self.info.identity, self.info.signature_scheme = config.remember(
+            (V.tls1_3, name, schemes, authorities),
+            lambda: selection.choose_identity(config.identities, name, config.common_schemes(schemes), V.tls1_3, authorities),
         )
 
     # --- the server's flight -------------------------------------------------------------------------------------------
