@@ -66,7 +66,7 @@ CLIENTS: dict[str, tuple[bytes, set[Alert] | None]] = {
 
 @pytest.fixture(scope="module")
 def server(server_keys: Keyring) -> Iterator[OurServer]:
-    with OurServer(ServerConfig(identities=(server_keys.identity("p256"),)), handshake_timeout=1.0) as server:
+    with OurServer(ServerConfig(identities=(server_keys.identity("p256"),)), handshake_timeout=2.0) as server:
         yield server
 
 
