@@ -34,16 +34,21 @@ def accept(link: Link, config: ServerConfig) -> Flow:
 def choose_version(config: ServerConfig, hello: ClientHello) -> Version:
     """The newest version both sides enable.  Raises UnsupportedVersion, and InappropriateFallback where a client that fell
     back could have done better (RFC 7507 section 3)."""
-    offered = hello.offered_versions()
+    offered, fallback = hello.offered_versions(), FALLBACK_SCSV in hello.suites
+    question = (hello.version, offered, fallback)
+    return config.remember(question, lambda: _choose_version(config, hello.version, offered, fallback))
+
+
+def _choose_version(config: ServerConfig, legacy_version: int, offered: tuple[int, ...], fallback: bool) -> Version:
     common = [version for version in _VERSIONS if version in offered and config.min_version <= version <= config.max_version]
     newest = max((version for version in offered if version in _VERSIONS), default=0)
-    if FALLBACK_SCSV in hello.suites and newest < config.max_version:
+    if fallback and newest < config.max_version:
         raise InappropriateFallback("client fell back to an older version though we know a newer one")
     if not common:
         what = Version(newest).label if newest else "nothing we know"
         raise UnsupportedVersion(
             f"client offers {what} at best; {config.min_version.label} to {config.max_version.label} are enabled"
         )
-    if common[-1] >= V.tls1_3 and hello.version <= V.ssl3:  # RFC 8446 appendix D.5
-        raise UnsupportedVersion(f"ClientHello.legacy_version is {hello.version:#06x}")
+    if common[-1] >= V.tls1_3 and legacy_version <= V.ssl3:  # RFC 8446 appendix D.5
+        raise UnsupportedVersion(f"ClientHello.legacy_version is {legacy_version:#06x}")
     return common[-1]

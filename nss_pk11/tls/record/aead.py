@@ -7,6 +7,7 @@ versions differ in nonce, additional data and where the content type lives, and 
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from typing import NoReturn, Protocol
 
 from cryptography.exceptions import InvalidTag
@@ -19,18 +20,6 @@ _HEADER = struct.Struct(">BHH").pack
 _AAD12 = struct.Struct(">QBHH").pack
 MAX_PLAINTEXT = 1 << 14
 ALERT, APPLICATION_DATA = 21, 23
-
-# Records one key may protect before it must change (RFC 8446 section 5.5: 2^24.5 for AES; halved again for margin; RFC 6655 and
-# RFC 9001 appendix B keep CCM near 2^23; ChaCha20 is bounded only by the sequence number).
-RECORD_LIMITS = {
-    "AES-128-CCM": 1 << 22,
-    "AES-128-CCM-8": 1 << 22,
-    "AES-256-CCM": 1 << 22,
-    "AES-256-CCM-8": 1 << 22,
-    "ChaCha20-Poly1305": 1 << 48,
-}
-DEFAULT_RECORD_LIMIT = 1 << 23
-
 
 Bytes = bytes | bytearray | memoryview
 
@@ -47,13 +36,21 @@ class Aead(Protocol):
     def decrypt_into(self, nonce: bytes, data: Bytes, associated_data: bytes | None, buf: memoryview) -> int: ...
 
 
-def new_aead(cipher: Cipher, key: bytes) -> Aead:
-    """The AEAD of a suite's cipher."""
-    if "CCM" in cipher.name:
-        return AESCCM(key, cipher.tag)
-    if cipher.name.startswith("AES"):
-        return AESGCM(key)
-    return ChaCha20Poly1305(key)
+def _short_tag(key: bytes) -> Aead:
+    return AESCCM(key, 8)
+
+
+# Cipher -> its AEAD, and how many records one key may protect before it must change: RFC 8446 section 5.5 gives 2^24.5 for AES,
+# halved again for margin; RFC 9001 appendix B keeps CCM near 2^23; only the sequence number bounds ChaCha20.
+_CIPHERS: dict[str, tuple[Callable[[bytes], Aead], int]] = {
+    "AES-128-GCM": (AESGCM, 1 << 23),
+    "AES-256-GCM": (AESGCM, 1 << 23),
+    "AES-128-CCM": (AESCCM, 1 << 22),
+    "AES-256-CCM": (AESCCM, 1 << 22),
+    "AES-128-CCM-8": (_short_tag, 1 << 22),
+    "AES-256-CCM-8": (_short_tag, 1 << 22),
+    "ChaCha20-Poly1305": (ChaCha20Poly1305, 1 << 48),
+}
 
 
 class Aead13:
@@ -64,12 +61,12 @@ class Aead13:
     hides_type = True
 
     def __init__(self, cipher: Cipher, key: bytes, iv: bytes) -> None:
-        self._aead = new_aead(cipher, key)
+        construct, self.record_limit = _CIPHERS[cipher.name]
+        self._aead = construct(key)
         self._iv = int.from_bytes(iv, "big")
         self._sequence = 0
         self._tag = cipher.tag
         self.overhead = 1 + cipher.tag
-        self.record_limit = RECORD_LIMITS.get(cipher.name, DEFAULT_RECORD_LIMIT)
 
     @property
     def exhausted(self) -> bool:
@@ -151,13 +148,13 @@ class Aead12:
     hides_type = False
 
     def __init__(self, cipher: Cipher, key: bytes, iv: bytes) -> None:
-        self._aead = new_aead(cipher, key)
+        construct, self.record_limit = _CIPHERS[cipher.name]
+        self._aead = construct(key)
         self._explicit = cipher.explicit_nonce
         self._iv = int.from_bytes(iv + bytes(self._explicit), "big")
         self._sequence = 0
         self._tag = cipher.tag
         self.overhead = cipher.explicit_nonce + cipher.tag
-        self.record_limit = RECORD_LIMITS.get(cipher.name, 1 << 32)
 
     @property
     def exhausted(self) -> bool:
