@@ -12,6 +12,7 @@ caller gets the error.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 from ..errors import (
@@ -231,6 +232,10 @@ class Engine:
             step(*arguments)
         except NSPRError as error:
             self._abort(error)
+        except Exception as bug:  # of ours: the peer hears internal_error, the caller sees the bug itself
+            with suppress(InternalError):
+                self._abort(InternalError(f"{type(bug).__name__}: {bug}"))
+            raise
         finally:
             self._link.records.settle()
 

@@ -4,6 +4,7 @@ exit status for each, and everyone else is served meanwhile."""
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import threading
 from typing import TYPE_CHECKING
@@ -160,6 +161,23 @@ def test_a_client_that_resets(server: OurServer, version: Version, pki: PKI) -> 
         tls.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
     assert server.next(before).error is not None
     assert s_client(server.port, Want(ca=pki.ca_file)).ok
+
+
+def test_a_bug_of_ours_ends_one_connection(server_keys: Keyring, pki: PKI, caplog: pytest.LogCaptureFixture) -> None:
+    """The peer hears internal_error and no detail; the log has the bug, and the next client is served."""
+    bugs = [RuntimeError("a bug")]
+
+    def random(size: int) -> bytes:
+        if bugs:
+            raise bugs.pop()
+        return os.urandom(size)
+
+    config = ServerConfig(identities=(server_keys.identity("p256"),), random=random)
+    with OurServer(config) as server:
+        result = s_client(server.port, Want(ca=pki.ca_file))
+        assert "internal error" in result.alert, result
+        assert "a bug" in caplog.text
+        assert s_client(server.port, Want(ca=pki.ca_file)).ok
 
 
 # --- servers -------------------------------------------------------------------------------------------------------------
