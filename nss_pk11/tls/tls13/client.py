@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from hmac import compare_digest
-
-from ...errors import DecodeError, DecryptError, IllegalParameter, MissingExtension, UnexpectedMessage, UnsupportedExtension
+from ...errors import IllegalParameter, MissingExtension, UnexpectedMessage, UnsupportedExtension
 from .. import groups
 from ..codec import Reader
 from ..codepoints import Group, H, V, X
@@ -15,6 +13,7 @@ from ..messages.hello import ClientHello, ServerHello, message
 from ..opening import Opening
 from ..suites import BY_CODE, Suite
 from ..waits import Receive, VerifyPeer
+from . import keys
 from .connected import ClientConnected
 from .peer import CERTIFICATE_TYPES, answer_request, receive_certificate
 from .schedule import KeySchedule
@@ -136,12 +135,7 @@ class ClientHandshake:
         self._send_compatibility_change_cipher_spec()
         info.suite, info.group = self.suite, Group(group)
         schedule = self.schedule = KeySchedule(self.suite, psk)
-        schedule.enter_handshake(ours.agree(share))
-        digest = self.transcript.digest()
-        self.client_secret = schedule.derive(b"c hs traffic", digest)
-        self.server_secret = schedule.derive(b"s hs traffic", digest)
-        link.log_secret("CLIENT_HANDSHAKE_TRAFFIC_SECRET", self.client_secret)
-        link.log_secret("SERVER_HANDSHAKE_TRAFFIC_SECRET", self.server_secret)
+        self.client_secret, self.server_secret = keys.handshake_secrets(link, schedule, ours.agree(share), self.transcript)
         link.change_read_key(schedule.protection(self.server_secret))
         link.change_write_key(schedule.protection(self.client_secret))
 
@@ -180,22 +174,9 @@ class ClientHandshake:
         self.info.peer_chain, self.info.signature_scheme = chain, scheme
 
     def _receive_finished(self) -> Flow:
-        raw = yield Receive(H.finished)
-        expected = self.schedule.finished(self.server_secret, self.transcript.digest())
-        if len(raw) != 4 + len(expected):
-            raise DecodeError(f"Finished of {len(raw) - 4} bytes", name="SSL_ERROR_RX_MALFORMED_FINISHED")
-        if not compare_digest(raw[4:], expected):
-            raise DecryptError("server's Finished does not verify")
-        self.transcript.add(raw)
         link, schedule = self.link, self.schedule
-        schedule.enter_master()
-        digest = self.transcript.digest()
-        self.server_secret = schedule.derive(b"s ap traffic", digest)
-        self.next_client_secret = schedule.derive(b"c ap traffic", digest)
-        link.exporter_secret = schedule.derive(b"exp master", digest)
-        link.log_secret("CLIENT_TRAFFIC_SECRET_0", self.next_client_secret)
-        link.log_secret("SERVER_TRAFFIC_SECRET_0", self.server_secret)
-        link.log_secret("EXPORTER_SECRET", link.exporter_secret)
+        keys.check_finished(schedule, (yield Receive(H.finished)), self.server_secret, self.transcript)
+        self.next_client_secret, self.server_secret = keys.application_secrets(link, schedule, self.transcript)
         link.change_read_key(schedule.protection(self.server_secret))
         link.records.ignore_change_cipher_spec = False
 

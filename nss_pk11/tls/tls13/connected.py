@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from hmac import compare_digest
 from typing import ClassVar
 
-from ...errors import CertificateRequired, ConfigurationError, DecodeError, DecryptError, IllegalParameter, UnexpectedMessage
+from ...errors import CertificateRequired, ConfigurationError, IllegalParameter, UnexpectedMessage
 from ..codepoints import H
 from ..config import ClientConfig, Config, ServerConfig
 from ..events import NewSession, PeerCertificate
@@ -16,6 +15,7 @@ from ..messages.hello import message
 from ..session import Session
 from ..transcript import Transcript
 from ..waits import Receive
+from .keys import check_finished
 from .peer import CERTIFICATE_TYPES, answer_request, receive_certificate, request_extensions
 from .schedule import KeySchedule
 
@@ -121,12 +121,7 @@ class ServerConnected(Connected):
         branch = self.transcript.branch()
         branch.add(self._request_message)
         chain, scheme = yield from receive_certificate(self.link, branch, self._request, by_server=False, first=raw)
-        finished = yield Receive(H.finished)
-        expected = self.schedule.finished(self.read_secret, branch.digest())
-        if len(finished) != 4 + len(expected):
-            raise DecodeError("Finished of the wrong length", name="SSL_ERROR_RX_MALFORMED_FINISHED")
-        if not compare_digest(finished[4:], expected):
-            raise DecryptError("client's Finished does not verify")
+        check_finished(self.schedule, (yield Receive(H.finished)), self.read_secret, branch)
         if not chain and self.config.client_auth == "require":
             raise CertificateRequired("client sent no certificate")
         self._request = b""

@@ -7,12 +7,9 @@ from a token, verdicts on a certificate.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from hmac import compare_digest
 
 from ...errors import (
     CertificateRequired,
-    DecodeError,
-    DecryptError,
     HandshakeFailure,
     IllegalParameter,
     MissingExtension,
@@ -29,7 +26,7 @@ from ..session import Session
 from ..suites import Suite
 from ..transcript import Transcript
 from ..waits import Receive, Sign, VerifyPeer
-from . import psk
+from . import keys, psk
 from .connected import ServerConnected
 from .peer import receive_certificate, request_extensions
 from .schedule import KeySchedule
@@ -217,12 +214,7 @@ class ServerHandshake:
             link.send_change_cipher_spec()
         info.suite, info.group = self.suite, self.group
         schedule = self.schedule
-        schedule.enter_handshake(shared_secret)
-        digest = self.transcript.digest()
-        self.client_secret = schedule.derive(b"c hs traffic", digest)
-        self.server_secret = schedule.derive(b"s hs traffic", digest)
-        link.log_secret("CLIENT_HANDSHAKE_TRAFFIC_SECRET", self.client_secret)
-        link.log_secret("SERVER_HANDSHAKE_TRAFFIC_SECRET", self.server_secret)
+        self.client_secret, self.server_secret = keys.handshake_secrets(link, schedule, shared_secret, self.transcript)
         link.change_write_key(schedule.protection(self.server_secret))
         link.change_read_key(schedule.protection(self.client_secret))
 
@@ -260,14 +252,7 @@ class ServerHandshake:
         link, schedule = self.link, self.schedule
         verify_data = schedule.finished(self.server_secret, self.transcript.digest())
         self._send(message(H.finished, verify_data))
-        schedule.enter_master()
-        digest = self.transcript.digest()
-        self.server_secret = schedule.derive(b"s ap traffic", digest)
-        self.next_client_secret = schedule.derive(b"c ap traffic", digest)
-        link.exporter_secret = schedule.derive(b"exp master", digest)
-        link.log_secret("CLIENT_TRAFFIC_SECRET_0", self.next_client_secret)
-        link.log_secret("SERVER_TRAFFIC_SECRET_0", self.server_secret)
-        link.log_secret("EXPORTER_SECRET", link.exporter_secret)
+        self.next_client_secret, self.server_secret = keys.application_secrets(link, schedule, self.transcript)
         link.change_write_key(schedule.protection(self.server_secret))
 
     # --- the client's flight -------------------------------------------------------------------------------------------
@@ -281,13 +266,7 @@ class ServerHandshake:
         self.info.peer_chain, self.info.client_signature_scheme = chain, scheme
 
     def _receive_finished(self) -> Flow:
-        raw = yield Receive(H.finished)
-        expected = self.schedule.finished(self.client_secret, self.transcript.digest())
-        if len(raw) != 4 + len(expected):
-            raise DecodeError(f"Finished of {len(raw) - 4} bytes", name="SSL_ERROR_RX_MALFORMED_FINISHED")
-        if not compare_digest(raw[4:], expected):
-            raise DecryptError("client's Finished does not verify")
-        self.transcript.add(raw)
+        keys.check_finished(self.schedule, (yield Receive(H.finished)), self.client_secret, self.transcript)
         self.client_secret = self.next_client_secret
         self.link.change_read_key(self.schedule.protection(self.client_secret))
         self.link.records.ignore_change_cipher_spec = False
