@@ -56,13 +56,14 @@ class RecordLayer:
     """
 
     __slots__ = (
-        "_buffer", "_empty", "_out", "_position", "_seen_any", "ignore_change_cipher_spec", "read", "receive_limit", "send_limit",
-        "skip_early_data", "version", "write",
+        "_buffer", "_empty", "_out", "_position", "_rest", "_seen_any", "ignore_change_cipher_spec", "read", "receive_limit",
+        "send_limit", "skip_early_data", "version", "write",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self._buffer: memoryview = _NOTHING
         self._position = 0
+        self._rest: memoryview = _NOTHING  # what comes after `_buffer`
         self._empty = 0
         self._out: list[bytes | bytearray] = []
         self._seen_any = False
@@ -77,18 +78,35 @@ class RecordLayer:
     # --- receiving ---------------------------------------------------------------------------------------------------
 
     def feed(self, data: Bytes) -> None:
-        """Take bytes from the peer.  `data` is only borrowed until `settle`."""
+        """Take bytes from the peer.  `data` is only borrowed until `settle`.
+
+        Of bulk data only the record that straddles two reads is put together in a copy; the rest is read where it lies.
+        """
+        data = memoryview(data)
         if self._buffer:
-            data = bytes(self._buffer[self._position :]) + bytes(data)
-        self._buffer, self._position = memoryview(data), 0
+            split = min(self._missing(data), len(data))
+            self._buffer, self._rest = memoryview(bytes(self._buffer) + bytes(data[:split])), data[split:]
+        else:
+            self._buffer = data
+
+    def _missing(self, data: memoryview) -> int:
+        """How many bytes of `data` complete the record that `_buffer` begins; all, where it holds more than that."""
+        begun = len(self._buffer)
+        header = bytes(self._buffer[:HEADER]) + bytes(data[: max(0, HEADER - begun)])
+        if len(header) < HEADER:
+            return len(data)
+        missing = HEADER + (header[3] << 8 | header[4]) - begun
+        return missing if missing > 0 else len(data)
 
     def settle(self) -> None:
         """Copy what is left over, so that the caller's buffer is free again."""
-        left = self._buffer[self._position :]
-        self._buffer, self._position = memoryview(bytes(left)) if left else _NOTHING, 0
+        left = bytes(self._buffer[self._position :]) + bytes(self._rest)
+        self._buffer, self._rest, self._position = memoryview(left) if left else _NOTHING, _NOTHING, 0
 
     def _frame(self) -> tuple[int, bytes, memoryview] | None:
         """Content type, header and body of the next whole record, or None when bytes are missing."""
+        if self._position == len(self._buffer):
+            self._buffer, self._rest, self._position = self._rest, _NOTHING, 0
         buffer, start = self._buffer, self._position
         available = len(buffer) - start
         if available < HEADER:
@@ -190,7 +208,7 @@ class RecordLayer:
 
         Raises what `next` raises; a record that fails loses the run before it, as the connection is lost anyway.
         """
-        read, ready = self.read, len(self._buffer) - self._position
+        read, ready = self.read, len(self._buffer) - self._position + len(self._rest)
         if ready < RUN or not isinstance(read, RunReader):
             return None
         out = bytearray(ready)
