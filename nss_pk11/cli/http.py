@@ -165,8 +165,12 @@ class HTTP:
     def _write(self, event: h11.InformationalResponse | h11.Response | h11.Data | h11.EndOfMessage) -> None:
         """Headers wait for what follows them, so that a small response is one record."""
         assert self._h11 is not None
-        pieces = [self._held, *(self._h11.send_with_data_passthrough(event) or ())]
-        self._held = b"".join(pieces)
-        if self._held and not isinstance(event, h11.Response):
-            self._connection.write(self._held)
-            self._held = b""
+        pieces = self._h11.send_with_data_passthrough(event) or ()
+        if isinstance(event, h11.Response):
+            self._held = b"".join(pieces)
+            return
+        for piece in pieces or (b"",):  # an empty body has no piece, and its headers go out with the end of the message
+            if self._held:
+                piece, self._held = self._held + piece, b""
+            if piece:
+                self._connection.write(piece)
