@@ -73,7 +73,7 @@ class Connection:
         self.finishing = self.used = False
         self.handshake_seconds = 0.0
         self.bytes_in = self.bytes_out = 0
-        self.unsent: memoryview | None = None
+        self.unsent: list[bytes | memoryview] | None = None
         self.mask = -1
         self.future: Future[None] | None = None
         self.deadlines: Deadlines | None = None

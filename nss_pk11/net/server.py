@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 ACCEPT_BATCH = 16  # connections accepted before others get their turn
+BUFFERS_PER_CALL = 512  # of one sendmsg; Linux takes 1024 (IOV_MAX)
 CHUNKS_PER_TURN = 8  # what an application may produce before others get their turn
 LINGER = 5.0  # seconds that a connection we ended may take to hear it; a slow peer may be in the middle of a long message
 DRAIN_IDLE = 5.0  # seconds: the idle timeout while draining
@@ -324,24 +325,17 @@ class Server:
 
     def _send(self, connection: Connection) -> bool:
         """Whether everything queued is gone."""
-        out = connection.unsent
         while True:
-            if out is None:
-                data = connection.engine.data_to_send()
-                if not data:
-                    return True
-                out = memoryview(data)
+            out = connection.unsent or connection.engine.buffers_to_send()
+            if not out:
+                return True
             try:
-                sent = connection.sock.send(out)
+                sent = connection.sock.send(out[0]) if len(out) == 1 else connection.sock.sendmsg(out[:BUFFERS_PER_CALL])
             except BlockingIOError:
-                sent = 0
-            connection.bytes_out += sent
-            if sent < len(out):
-                connection.unsent = out[sent:]
-                if sent:
-                    self._touch(connection)
+                connection.unsent = list(out)
                 return False
-            connection.unsent = out = None
+            connection.bytes_out += sent
+            connection.unsent = _after(out, sent)
             self._touch(connection)
 
     def _touch(self, connection: Connection) -> None:
@@ -476,6 +470,15 @@ class Server:
         self._poll.close()
         self._wake_reader.close()
         self._wake_writer.close()
+
+
+def _after(out: Sequence[bytes | memoryview], sent: int) -> list[bytes | memoryview] | None:
+    """What is left of the buffers when `sent` bytes are gone; None for nothing."""
+    for index, buffer in enumerate(out):
+        if sent < len(buffer):
+            return [memoryview(buffer)[sent:], *out[index + 1 :]]
+        sent -= len(buffer)
+    return None
 
 
 def _transport_error(error: OSError) -> NSPRError:

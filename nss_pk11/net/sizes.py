@@ -7,5 +7,5 @@ stays below 128 KB.  Above that glibc maps fresh pages for every buffer (M_MMAP_
 from __future__ import annotations
 
 RECORD = 16384  # bytes of plaintext
-SEND_SIZE = 7 * RECORD
+SEND_SIZE = 16 * RECORD
 READ_SIZE = 110 * 1024  # and what an earlier read left of one record comes on top

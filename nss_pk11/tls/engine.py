@@ -129,9 +129,13 @@ class Engine:
             when = "" if self.handshake_complete else " during the handshake"
             self._abort(Truncated(f"peer closed the connection without close_notify{when}"))
 
-    def data_to_send(self) -> bytes | bytearray:
+    def data_to_send(self) -> bytes:
         """Everything queued, as one flight, and forgets it."""
         return self._link.records.data_to_send()
+
+    def buffers_to_send(self) -> list[bytes]:
+        """The same in pieces, for `socket.sendmsg`: bulk data is not copied together.  Empty when there is nothing."""
+        return self._link.records.buffers_to_send()
 
     def events(self) -> list[object]:
         """What happened since the last call, in order."""

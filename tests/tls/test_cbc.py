@@ -42,7 +42,7 @@ def test_round_trip(suite: object, etm: bool) -> None:
         assert len(record) <= 5 + length + writer.overhead
         assert int.from_bytes(record[3:5], "big") == len(record) - 5
         assert read(reader, record) == (22, bytes(length))
-    run = writer.protect_run(memoryview(bytes(2500)), 1000)
+    run = b"".join(writer.protect_run(memoryview(bytes(2500)), 1000))
     found = b""
     while run:
         length = 5 + int.from_bytes(run[3:5], "big")

@@ -31,8 +31,6 @@ class Aead(Protocol):
 
     def decrypt(self, nonce: bytes, data: Bytes, associated_data: bytes | None) -> bytes: ...
 
-    def encrypt_into(self, nonce: bytes, data: Bytes, associated_data: bytes | None, buf: memoryview) -> int: ...
-
     def decrypt_into(self, nonce: bytes, data: Bytes, associated_data: bytes | None, buf: memoryview) -> int: ...
 
 
@@ -82,12 +80,11 @@ class Aead13:
         header = _HEADER(APPLICATION_DATA, 0x0303, len(fragment) + self.overhead)
         return header + self._aead.encrypt(self._nonce(), fragment + content_type.to_bytes(1, "big"), header)
 
-    def protect_run(self, data: memoryview, size: int) -> bytearray:
-        """All of `data` as application_data records of `size` bytes each, in one buffer (no copy of a record but the one that
-        puts its content type behind it)."""
-        count = -(-len(data) // size)
-        out = bytearray(len(data) + count * (5 + self.overhead))
-        view, inner, position, encrypt_into = memoryview(out), bytearray(size + 1), 0, self._aead.encrypt_into
+    def protect_run(self, data: memoryview, size: int) -> list[bytes]:
+        """All of `data` as application_data records of `size` bytes each: headers and bodies in turn, to be sent one behind the
+        other.  No byte is copied but those that must stand before their content type."""
+        parts: list[bytes] = []
+        inner, encrypt = bytearray(size + 1), self._aead.encrypt
         for start in range(0, len(data), size):
             chunk = data[start : start + size]
             length = len(chunk)
@@ -96,12 +93,8 @@ class Aead13:
             inner[:length] = chunk
             inner[length] = APPLICATION_DATA
             header = _HEADER(APPLICATION_DATA, 0x0303, length + self.overhead)
-            body = position + 5
-            out[position:body] = header
-            position = body + length + self.overhead
-            encrypt_into(self._nonce(), inner, header, view[body:position])
-        view.release()
-        return out
+            parts += header, encrypt(self._nonce(), inner, header)
+        return parts
 
     def unprotect(self, content_type: int, header: bytes, body: memoryview) -> tuple[int, bytes]:
         """The true content type and content.  Raises BadRecordMac, RecordOverflow, UnexpectedMessage."""
@@ -169,22 +162,18 @@ class Aead12:
         header = _HEADER(content_type, 0x0303, len(fragment) + self.overhead)
         return header + nonce[12 - self._explicit :] + sealed if self._explicit else header + sealed
 
-    def protect_run(self, data: memoryview, size: int) -> bytearray:
-        """All of `data` as application_data records of `size` bytes each, in one buffer."""
-        count, explicit = -(-len(data) // size), self._explicit
-        out = bytearray(len(data) + count * (5 + self.overhead))
-        view, position, encrypt_into = memoryview(out), 0, self._aead.encrypt_into
+    def protect_run(self, data: memoryview, size: int) -> list[bytes]:
+        """All of `data` as application_data records of `size` bytes each: headers and bodies in turn."""
+        parts: list[bytes] = []
+        encrypt, explicit = self._aead.encrypt, self._explicit
         for start in range(0, len(data), size):
             chunk = data[start : start + size]
             length, sequence = len(chunk), self._sequence
             self._sequence = sequence + 1
             nonce = (self._iv ^ sequence).to_bytes(12, "big")
-            body = position + 5 + explicit
-            out[position:body] = _HEADER(APPLICATION_DATA, 0x0303, length + self.overhead) + nonce[12 - explicit :]
-            position = body + length + self._tag
-            encrypt_into(nonce, chunk, _AAD12(sequence, APPLICATION_DATA, 0x0303, length), view[body:position])
-        view.release()
-        return out
+            header = _HEADER(APPLICATION_DATA, 0x0303, length + self.overhead) + (nonce[4:] if explicit else b"")
+            parts += header, encrypt(nonce, chunk, _AAD12(sequence, APPLICATION_DATA, 0x0303, length))
+        return parts
 
     def _opening(self, content_type: int, body: memoryview) -> tuple[bytes, bytes, int]:
         """Nonce, additional data and plaintext length of the next record."""

@@ -71,10 +71,10 @@ class Cbc:
         self._sequence += 1
         return _HEADER(content_type, 0x0303, len(body)) + body
 
-    def protect_run(self, data: memoryview, size: int) -> bytes:
+    def protect_run(self, data: memoryview, size: int) -> list[bytes]:
         """All of `data` as application_data records of `size` bytes each."""
         starts = range(0, len(data), size)
-        return b"".join([self.protect(APPLICATION_DATA, bytes(data[start : start + size])) for start in starts])
+        return [self.protect(APPLICATION_DATA, bytes(data[start : start + size])) for start in starts]
 
     # --- receiving -------------------------------------------------------------------------------------------------------
 

@@ -30,7 +30,7 @@ class WriteProtection(Protocol):
 
     def protect(self, content_type: int, fragment: bytes) -> bytes: ...
 
-    def protect_run(self, data: memoryview, size: int) -> bytes | bytearray: ...
+    def protect_run(self, data: memoryview, size: int) -> list[bytes]: ...
 
 
 class ReadProtection(Protocol):
@@ -65,7 +65,7 @@ class RecordLayer:
         self._position = 0
         self._rest: memoryview = _NOTHING  # what comes after `_buffer`
         self._empty = 0
-        self._out: list[bytes | bytearray] = []
+        self._out: list[bytes] = []
         self._seen_any = False
         self.read: ReadProtection | None = None
         self.write: WriteProtection | None = None
@@ -246,17 +246,21 @@ class RecordLayer:
                     b"%c%b%b%b" % (content_type, self.version.to_bytes(2, "big"), len(fragment).to_bytes(2, "big"), fragment)
                 )
         elif length > limit and content_type == C.application_data:
-            self._out.append(write.protect_run(memoryview(data), limit))
+            self._out += write.protect_run(memoryview(data), limit)
         else:
             for start in range(0, length or 1, limit):
                 self._out.append(write.protect(content_type, bytes(data[start : start + limit])))
 
-    def data_to_send(self) -> bytes | bytearray:
+    def buffers_to_send(self) -> list[bytes]:
         """Everything queued, in order, and forgets it."""
         out = self._out
-        if not out:
-            return b""
-        self._out = []
+        if out:
+            self._out = []
+        return out
+
+    def data_to_send(self) -> bytes:
+        """The same in one piece."""
+        out = self.buffers_to_send()
         return out[0] if len(out) == 1 else b"".join(out)
 
 
