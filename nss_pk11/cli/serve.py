@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -35,6 +36,7 @@ class Settings:
 
     identities: tuple[str, ...]
     chain: str | None
+    ocsp: str | None
     modules: tuple[str, ...]
     pin: PinProvider | None
     negotiation: dict[str, Any]
@@ -44,6 +46,7 @@ class Settings:
     key_log: Callable[[str], None] | None
     log_format: str
     handshake_timeout: float
+    check_signatures: bool
     tickets: Callable[[], Tickets | None]
     workers: int = 1
 
@@ -55,6 +58,7 @@ _IDENTITY = "Private key: a pkcs11: URI, a PEM or a PKCS #12 file. Repeatable: t
 @click.option("--listen", "addresses", multiple=True, required=True, metavar="HOST:PORT", help="Port 0 is any. Repeatable.")
 @click.option("--identity", "identities", multiple=True, required=True, metavar="URI|FILE", help=_IDENTITY)
 @click.option("--chain", type=click.Path(), metavar="FILE", help="Certificate and issuers, PEM. [default: those beside the key]")
+@click.option("--ocsp", type=click.Path(), metavar="FILE", help="OCSP response to staple, DER.")
 @negotiation_options
 @click.option("--client-auth", type=click.Choice(["none", "request", "require"]), default="none", show_default=True,
               help="Whether clients show a certificate.")  # fmt: skip
@@ -72,6 +76,7 @@ _IDENTITY = "Private key: a pkcs11: URI, a PEM or a PKCS #12 file. Repeatable: t
 @click.option("--handshake-timeout", type=click.FloatRange(0.1, 3600), default=10.0, show_default=True, metavar="SECONDS",
               help="How long a client may take over its handshake.")  # fmt: skip
 @click.option("--no-tickets", is_flag=True, help="Hand out no session tickets.")
+@click.option("--check-signatures", is_flag=True, help="Verify each of the token's signatures before it leaves.")
 def serve(
     addresses: tuple[str, ...],
     client_auth: str,
@@ -219,7 +224,7 @@ def serve_here(
             introduce(identities)
         config, trust = configure(manager, settings, identities)
         log = ConnectionLog(format=settings.log_format)  # type: ignore[arg-type]
-        with KeyExecutor(trust=trust, sessions=ServerCache()) as executor:
+        with KeyExecutor(trust=trust, sessions=ServerCache(), check_signatures=settings.check_signatures) as executor:
             server = Server(
                 config,
                 executor,
@@ -273,12 +278,27 @@ def configure(manager: SlotManager, settings: Settings, identities: tuple[Identi
 
 
 def load_identities(manager: SlotManager, settings: Settings) -> tuple[Identity, ...]:
-    """Each --identity.  --chain belongs to the only one."""
+    """Each --identity.  --chain and --ocsp belong to the only one."""
     from ..net.identity import load_identity
 
-    if settings.chain and len(settings.identities) > 1:
-        raise ConfigurationError("--chain goes with one --identity; put the others' certificates beside their keys")
-    return tuple(load_identity(manager, source, chain=settings.chain) for source in settings.identities)
+    if (settings.chain or settings.ocsp) and len(settings.identities) > 1:
+        raise ConfigurationError("--chain and --ocsp go with one --identity; put the others' certificates beside their keys")
+    staple = _read_staple(settings.ocsp) if settings.ocsp else b""
+    return tuple(load_identity(manager, source, chain=settings.chain, ocsp=staple) for source in settings.identities)
+
+
+def _read_staple(path: str) -> bytes:
+    """Raises ConfigurationError for a file that cannot be read or holds no OCSP response."""
+    from cryptography.x509.ocsp import load_der_ocsp_response
+
+    try:
+        staple = Path(path).read_bytes()
+        load_der_ocsp_response(staple)
+    except OSError as error:
+        raise ConfigurationError(f"cannot read {path}: {error.strerror}", name="PR_FILE_NOT_FOUND_ERROR") from None
+    except ValueError:
+        raise ConfigurationError(f"{path} is no OCSP response in DER", name="SEC_ERROR_OCSP_MALFORMED_RESPONSE") from None
+    return staple
 
 
 def introduce(identities: tuple[Identity, ...]) -> None:

@@ -158,6 +158,26 @@ def test_interrupt_drains_too(server: Serve) -> None:
     assert server.stop(signal.SIGINT) == 0
 
 
+def test_staple_and_checked_signatures(
+    softhsm: SoftHSM, tmp_path: Path, arguments: tuple[str, ...], credential: Credential, pki: PKI, run: Any
+) -> None:
+    staple = tmp_path / "ocsp.der"
+    staple.write_bytes(credential.authority.ocsp_response(credential.certificate))
+    with Serve(softhsm, tmp_path, *arguments, "--ocsp", str(staple), "--check-signatures") as server:
+        server.ready()
+        answer = run("connect", f"127.0.0.1:{server.port}", "--ca", str(pki.ca_file), "--json")
+    assert json.loads(answer.stdout)["ocsp_stapled"] is True
+
+
+@pytest.mark.parametrize("content", [None, b"no response"])
+def test_staple_that_is_none(arguments: tuple[str, ...], tmp_path: Path, run: Any, content: bytes | None) -> None:
+    staple = tmp_path / "ocsp.der"
+    if content is not None:
+        staple.write_bytes(content)
+    done = run("serve", "--listen", "127.0.0.1:0", *arguments, "--ocsp", str(staple), status=3)
+    assert b"ocsp.der" in done.stderr
+
+
 def test_json_log(softhsm: SoftHSM, tmp_path: Path, arguments: tuple[str, ...], pki: PKI) -> None:
     with Serve(softhsm, tmp_path, *arguments, "--log-format", "json") as server:
         server.ready()

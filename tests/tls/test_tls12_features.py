@@ -157,6 +157,19 @@ def test_rsa_needs_a_key_that_decrypts(engine_pki: PKI) -> None:
 # --- resumption --------------------------------------------------------------------------------------------------------------
 
 
+def test_a_resumed_servers_chain_is_judged_again(engine_pki: PKI) -> None:
+    """A session got while nothing was verified is no way round verification."""
+    keys = TicketKeys()
+    first = drive.client(**ONLY12)
+    connect(drive.server(engine_pki.server("rsa"), **ONLY12, tickets=keys), first)
+    again = drive.client(**ONLY12, session=first.sessions[0])
+    again.refuse = CertificateError("no longer trusted", name="SEC_ERROR_UNTRUSTED_ISSUER")
+    server = drive.server(engine_pki.server("rsa"), **ONLY12, tickets=keys)
+    exchange(server, again)
+    assert again.error is again.refuse
+    assert server.alert == 48
+
+
 def test_ticket(engine_pki: PKI) -> None:
     keys = TicketKeys()
     first = drive.client(**ONLY12, alpn=("a", "b"))

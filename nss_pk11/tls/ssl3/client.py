@@ -78,6 +78,8 @@ class ClientHandshake:
 
     def _abbreviated_handshake(self, server_hello: ServerHello) -> Flow:
         """RFC 5246 section 7.3, figure 2."""
+        # The session may come from a time, or a caller, that trusted more.
+        yield VerifyPeer(self.info.peer_chain, self.config.server_name, None, "server")
         session = self.opening.session
         assert session is not None
         self._use_secrets(Secrets(self.suite, session.secret, self.hello.random, server_hello.random))

@@ -89,7 +89,7 @@ class ServerHandshake:
     def _find_session(self, hello: ClientHello) -> Flow:
         found = yield from resumption.find(self.config, hello, self.offer, self.info.server_name, self.version)
         if found is not None and found.peer_chain:  # today's rules hold for yesterday's certificate
-            yield VerifyPeer(found.peer_chain, "", b"", "client")
+            yield VerifyPeer(found.peer_chain, "", None, "client")
         self.session = found
 
     def _choose_parameters(self, hello: ClientHello) -> None:
