@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import ctypes
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from ..errors import NotFound, TokenError
 from . import faults, native
 from .algorithms import Method, methods
 from .cryptoki import MECHANISM_NUMBERS, PUBLIC_KEY_INFO, Attribute, Attributes, KeyType
-from .model import Algorithm, PublicKey, TokenInfo
-from .publickeys import bits_of, kind_of
+from .model import Algorithm, MechanismInfo, PrivateKey, PublicKey, TokenCertificate, TokenInfo
+from .publickeys import bits_of, kind_of, spki
 from .uri import object_uri
 
 if TYPE_CHECKING:
+    import threading
+
     from ..pins import PinProvider
-    from .sessions import Worker
-    from .tokens import PKCS11Token
+    from .sessions import SessionPool, Worker
 
 # Read of every private key; none of them is secret.
 WANTED = (
@@ -68,12 +69,31 @@ class _Failed(Exception):
         self.rv, self.function, self.generation = rv, function, generation
 
 
+class Home(Protocol):
+    """The token, as its keys need it."""
+
+    info: TokenInfo
+    functions: native.Functions
+    pool: SessionPool
+    count_lock: threading.Lock
+
+    def mechanisms(self) -> dict[str, MechanismInfo]: ...
+
+    def certificates(self) -> list[TokenCertificate]: ...
+
+    def authenticate(self, session: int, pins: PinProvider | None, key: str) -> None: ...
+
+    def find_again(self, key: TokenKey, pins: PinProvider | None) -> tuple[int, int]: ...
+
+    def lost(self, rv: int, generation: int) -> None: ...
+
+
 class TokenKey:
     """A `PrivateKey` in a PKCS #11 token."""
 
     def __init__(
         self,
-        token: PKCS11Token,
+        token: Home,
         handle: int,
         generation: int,
         values: Attributes,
@@ -254,6 +274,13 @@ class TokenKey:
 
     def __repr__(self) -> str:
         return f"<{self.kind} key {self.uri}>"
+
+
+def same_pair(key: TokenKey, other: PrivateKey) -> bool:
+    """Whether two are one: by their public halves; those that show none are not told apart."""
+    if not key.has_public_key:
+        return isinstance(other, TokenKey) and not other.has_public_key
+    return (not isinstance(other, TokenKey) or other.has_public_key) and spki(key.public_key) == spki(other.public_key)
 
 
 def _kind_by_type(key_type: object) -> str:

@@ -102,7 +102,7 @@ class PKCS11Module(Module):
 
     def make_token(self, slot: PKCS11Slot, details: TokenDetails) -> PKCS11Token:
         info = TokenInfo(details.label, details.serial, details.manufacturer, details.model, slot.description, slot.id, self.path)
-        return PKCS11Token(self, info, details, self._pins, self._sources)
+        return PKCS11Token(self, self.library, info, details, self._pins, self._sources)
 
     def close(self) -> None:
         """Close every session and let the library go."""

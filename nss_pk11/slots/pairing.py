@@ -8,15 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from .cryptoki import Attribute, Attributes, KeyType
-from .keys import TokenKey
-from .model import PrivateKey, PublicKey, TokenCertificate
+from .model import PublicKey, TokenCertificate
 from .publickeys import curve_of, from_attributes, from_certificate, kind_of, spki
-
-if TYPE_CHECKING:
-    from .tokens import PKCS11Token
 
 _KINDS = {
     KeyType.RSA: ("rsa",),
@@ -26,6 +22,14 @@ _KINDS = {
 }
 
 
+class PublicObjects(Protocol):
+    """What a token shows to anyone, of what fits a template."""
+
+    def public_keys(self, template: Attributes | None = None) -> list[tuple[Attributes, PublicKey]]: ...
+
+    def certificates(self, template: Attributes | None = None) -> list[TokenCertificate]: ...
+
+
 class PublicHalves:
     """Finds the public halves of private keys: by their own attributes, else by the public key, else by the certificate beside.
 
@@ -33,7 +37,7 @@ class PublicHalves:
     For `many` keys all public objects are read once; for a few only those beside them, since a token may hold thousands.
     """
 
-    def __init__(self, token: PKCS11Token, many: bool) -> None:
+    def __init__(self, token: PublicObjects, many: bool) -> None:
         self._token, self._many = token, many
 
     def of(self, values: Attributes) -> PublicKey | None:
@@ -74,13 +78,6 @@ class PublicHalves:
     @cached_property
     def _all_certificates(self) -> list[TokenCertificate]:
         return self._token.certificates()
-
-
-def same_pair(key: TokenKey, other: PrivateKey) -> bool:
-    """Whether two are one: by their public halves; those that show none are not told apart."""
-    if not key.has_public_key:
-        return isinstance(other, TokenKey) and not other.has_public_key
-    return (not isinstance(other, TokenKey) or other.has_public_key) and spki(key.public_key) == spki(other.public_key)
 
 
 def _fits(values: Attributes, key: PublicKey) -> bool:

@@ -28,17 +28,16 @@ from .cryptoki import (
     ObjectSession,
     TokenDetails,
 )
-from .keys import WANTED, TokenKey
+from .keys import WANTED, TokenKey, same_pair
 from .login import LoginGuard, StaticSources
-from .model import MechanismInfo, PrivateKey, PublicKey, Token, TokenCertificate, TokenInfo
-from .pairing import PublicHalves, same_pair
+from .model import MechanismInfo, Module, PrivateKey, PublicKey, Token, TokenCertificate, TokenInfo
+from .pairing import PublicHalves
 from .publickeys import default_id, from_attributes, spki
 from .sessions import SessionPool
 from .uri import object_uri
 
 if TYPE_CHECKING:
     from ..pins import PinProvider
-    from .modules import PKCS11Module
 
 _PUBLIC_WANTED = (
     Attribute.KEY_TYPE,
@@ -72,12 +71,18 @@ class PKCS11Token(Token):
     """See `Token`.  `pins`: who is asked where the caller names nobody."""
 
     def __init__(
-        self, module: PKCS11Module, info: TokenInfo, details: TokenDetails, pins: PinProvider | None, sources: StaticSources
+        self,
+        module: Module,
+        library: Library,
+        info: TokenInfo,
+        details: TokenDetails,
+        pins: PinProvider | None,
+        sources: StaticSources,
     ) -> None:
         self.info, self._module, self._pins = info, module, pins
         self._details = details
-        self._library: Library = module.library
-        self.functions = module.library.functions
+        self._library = library
+        self.functions = library.functions
         self.pool = SessionPool(self._library, info, details.max_sessions)
         self._guard = LoginGuard(info, lambda: self.flags, sources)
         self._owner: ObjectSession | None = None

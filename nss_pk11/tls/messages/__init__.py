@@ -1,0 +1,1 @@
+"""Encoding and decoding of handshake messages and extensions, side by side.  What they mean is the handshakes' business."""
