@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 import click
@@ -13,6 +13,7 @@ from ..tls.suites import BY_NAME, DEFAULT_SUITES, Suite
 from .output import note
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+T = TypeVar("T")
 
 VERSIONS = {"tls1.2": Version.tls1_2, "tls1.3": Version.tls1_3}
 
@@ -23,7 +24,7 @@ _GROUP_NAMES = {group.name.lower(): group for group in Group} | {
     "prime256v1": Group.secp256r1,
 }
 _SCHEME_NAMES = {scheme.name.lower(): scheme for scheme in SignatureScheme}
-_SUITE_NAMES = {name.upper(): suite for name, suite in BY_NAME.items()}
+_SUITE_NAMES = {name.lower(): suite for name, suite in BY_NAME.items()}
 
 
 class Address(NamedTuple):
@@ -50,18 +51,22 @@ def parse_address(text: str, default_port: int | None = None) -> Address:
     return Address(host, int(port))
 
 
-def _split(value: str) -> list[str]:
-    return [word for word in value.replace(":", ",").replace(" ", ",").split(",") if word]
+def _named(table: Mapping[str, T], value: str, help: str, ctx: click.Context, param: click.Parameter) -> tuple[T, ...]:
+    """What the words of `value` name, in order, each once; `table` is keyed in lower case.
+
+    Raises click.BadParameter with `help`."""
+    words = [word for word in value.replace(":", ",").replace(" ", ",").split(",") if word]
+    unknown = [word for word in words if word.lower() not in table]
+    if unknown or not words:
+        raise click.BadParameter(f"unknown: {', '.join(unknown) or 'nothing'}. {help}", ctx, param)
+    return tuple(dict.fromkeys(table[word.lower()] for word in words))
 
 
 def _suites(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[Suite, ...] | None:
     if value is None:
         return None
-    unknown = [name for name in _split(value) if name.upper() not in _SUITE_NAMES]
-    if unknown or not _split(value):
-        known = ", ".join(suite.openssl for suite in DEFAULT_SUITES)
-        raise click.BadParameter(f"unknown: {', '.join(unknown) or 'nothing'}. The modern ones are {known}", ctx, param)
-    suites = tuple(dict.fromkeys(_SUITE_NAMES[name.upper()] for name in _split(value)))
+    known = ", ".join(suite.openssl for suite in DEFAULT_SUITES)
+    suites = _named(_SUITE_NAMES, value, f"The modern ones are {known}", ctx, param)
     old = [suite.openssl for suite in suites if not suite.modern]
     if old:
         note(f"not modern, use only where a peer needs them: {', '.join(old)}", style="yellow")
@@ -71,21 +76,14 @@ def _suites(ctx: click.Context, param: click.Parameter, value: str | None) -> tu
 def _groups(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[Group, ...] | None:
     if value is None:
         return None
-    unknown = [name for name in _split(value) if name.lower() not in _GROUP_NAMES]
-    if unknown or not _split(value):
-        known = ", ".join(group.name for group in Group)
-        raise click.BadParameter(f"unknown: {', '.join(unknown) or 'nothing'}. There are {known}", ctx, param)
-    return tuple(dict.fromkeys(_GROUP_NAMES[name.lower()] for name in _split(value)))
+    return _named(_GROUP_NAMES, value, f"There are {', '.join(group.name for group in Group)}", ctx, param)
 
 
 def _schemes(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[SignatureScheme, ...] | None:
     if value is None:
         return None
-    unknown = [name for name in _split(value) if name.lower() not in _SCHEME_NAMES]
-    if unknown or not _split(value):
-        known = ", ".join(scheme.name for scheme in SignatureScheme)
-        raise click.BadParameter(f"unknown: {', '.join(unknown) or 'nothing'}. There are {known}", ctx, param)
-    schemes = tuple(dict.fromkeys(_SCHEME_NAMES[name.lower()] for name in _split(value)))
+    known = ", ".join(scheme.name for scheme in SignatureScheme)
+    schemes = _named(_SCHEME_NAMES, value, f"There are {known}", ctx, param)
     old = [scheme.name for scheme in schemes if scheme.name.endswith("_sha1")]
     if old:
         note(f"broken hash, use only where a peer needs it: {', '.join(old)}", style="yellow")

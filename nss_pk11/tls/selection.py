@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 
 from ..errors import HandshakeFailure, NoApplicationProtocol
 from .codepoints import SignatureScheme, Version
@@ -49,18 +49,6 @@ def choose_identity(
     if len(candidates) > 1:
         candidates.sort(key=lambda candidate: candidate[0])
     return candidates[0][1], candidates[0][2]
-
-
-def choose_client_identity(
-    identities: Iterable[Identity], authorities: Collection[bytes], schemes: Collection[int], version: Version
-) -> Identity | None:
-    """The first identity under one of the server's CAs (any, if it names none) with a scheme the server takes."""
-    for identity in identities:
-        if usable_scheme(identity, schemes, version) is None:
-            continue
-        if not authorities or any(issuer in authorities for issuer in identity.issuers):
-            return identity
-    return None
 
 
 def choose_protocol(ours: Sequence[str], theirs: Sequence[str]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Generic, TypeVar
 
 from ...errors import CertificateRequired, ConfigurationError, IllegalParameter, UnexpectedMessage
 from ..codepoints import H
@@ -20,17 +20,18 @@ from .peer import CERTIFICATE_TYPES, answer_request, receive_certificate, reques
 from .schedule import KeySchedule
 
 MAX_TICKET_LIFETIME = 604800  # seconds (section 4.6.1)
+ConfigT = TypeVar("ConfigT", bound=Config)
 
 
-class Connected:
+class Connected(Generic[ConfigT]):
     """Both sides' part: KeyUpdate.  The traffic secrets of the moment live here."""
 
     accepts: ClassVar[tuple[int, ...]] = (H.key_update,)
 
     def __init__(
-        self, link: Link, config: Config, schedule: KeySchedule, transcript: Transcript, read_secret: bytes, write_secret: bytes
+        self, link: Link, config: ConfigT, schedule: KeySchedule, transcript: Transcript, read_secret: bytes, write_secret: bytes
     ) -> None:
-        self.link, self.schedule, self.transcript = link, schedule, transcript
+        self.link, self.config, self.schedule, self.transcript = link, config, schedule, transcript
         self.read_secret, self.write_secret = read_secret, write_secret
         link.connected = self
 
@@ -62,25 +63,14 @@ class Connected:
         raise ConfigurationError("only a server asks for certificates", name="SSL_ERROR_FEATURE_NOT_SUPPORTED_FOR_CLIENTS")
 
 
-class ServerConnected(Connected):
+class ServerConnected(Connected[ServerConfig]):
     """Sends tickets and may ask for a certificate."""
 
     accepts = (H.key_update, *CERTIFICATE_TYPES)
 
-    def __init__(
-        self,
-        link: Link,
-        config: ServerConfig,
-        schedule: KeySchedule,
-        transcript: Transcript,
-        read_secret: bytes,
-        write_secret: bytes,
-    ) -> None:
-        super().__init__(link, config, schedule, transcript, read_secret, write_secret)
-        self.config = config
-        self.may_request_certificate = False
-        self._request: bytes = b""  # the outstanding CertificateRequest's context
-        self._request_message = b""
+    may_request_certificate = False
+    _request: bytes = b""  # the outstanding CertificateRequest's context
+    _request_message = b""
 
     def send_tickets(self, resumed: Session | None) -> None:
         """Several after a full handshake so that each is used once; one after a resumption, for the one spent (appendix C.4)."""
@@ -129,7 +119,7 @@ class ServerConnected(Connected):
         self.link.emit(PeerCertificate(chain))
 
 
-class ClientConnected(Connected):
+class ClientConnected(Connected[ClientConfig]):
     """Receives tickets and may be asked for a certificate."""
 
     accepts = (H.key_update, H.new_session_ticket, H.certificate_request)
@@ -144,7 +134,6 @@ class ClientConnected(Connected):
         write_secret: bytes,
     ) -> None:
         super().__init__(link, config, schedule, transcript, read_secret, write_secret)
-        self.config = config
         self._resumption = schedule.derive(b"res master", transcript.digest())
 
     def _receive(self, raw: bytes) -> Flow:
