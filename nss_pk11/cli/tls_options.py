@@ -135,7 +135,9 @@ def negotiation(
         raise ConfigurationError(
             f"no version is left: the oldest is {first.label}, the newest {last.label}", name="SSL_ERROR_INVALID_VERSION_RANGE"
         )
-    fields: dict[str, Any] = {"min_version": first, "max_version": last}
+    from ..tls.messages.certificate import available_compressions
+
+    fields: dict[str, Any] = {"min_version": first, "max_version": last, "certificate_compression": available_compressions()}
     given = {"suites": suites, "groups": groups, "schemes": schemes, "alpn": alpn}
     return fields | {name: value for name, value in given.items() if value is not None}
 

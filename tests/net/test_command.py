@@ -22,6 +22,12 @@ from typing import IO, TYPE_CHECKING, Any, Self
 
 import pytest
 
+from nss_pk11.certs import Trust
+from nss_pk11.net.client import connect
+from nss_pk11.tls.codepoints import CertificateCompression
+from nss_pk11.tls.config import ClientConfig
+from nss_pk11.tls.messages import certificate as certificates
+
 from ..support.softhsm import PIN
 from .peers import TIMEOUT, Task, client_context, server_context
 
@@ -176,6 +182,22 @@ def test_staple_that_is_none(arguments: tuple[str, ...], tmp_path: Path, run: An
         staple.write_bytes(content)
     done = run("serve", "--listen", "127.0.0.1:0", *arguments, "--ocsp", str(staple), status=3)
     assert b"ocsp.der" in done.stderr
+
+
+def test_serve_compresses_its_certificate(server: Serve, pki: PKI, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RFC 8879, for a client that offers it: the certificate comes packed, and is the same."""
+    packed: list[int] = []
+    unpack = certificates.decompress_certificate
+
+    def counted(raw: bytes, offered: tuple[CertificateCompression, ...]) -> bytes:
+        packed.append(len(raw))
+        return unpack(raw, offered)
+
+    monkeypatch.setattr(certificates, "decompress_certificate", counted)
+    config = ClientConfig(server_name="localhost", certificate_compression=(CertificateCompression.zlib,))
+    with connect("127.0.0.1", server.port, config=config, trust=Trust.from_file(pki.ca_file)) as tls:
+        assert len(packed) == 1
+        assert packed[0] < sum(len(der) for der in tls.info.peer_chain)
 
 
 def test_json_log(softhsm: SoftHSM, tmp_path: Path, arguments: tuple[str, ...], pki: PKI) -> None:
