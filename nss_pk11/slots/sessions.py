@@ -65,6 +65,21 @@ class SessionPool:
         self._waiting = 0
         self.shared: int | None = None
 
+    @property
+    def in_use(self) -> int:
+        """Workers that threads hold now."""
+        return self._in_use
+
+    @property
+    def waiting(self) -> int:
+        """Threads that wait for one."""
+        return self._waiting
+
+    @property
+    def limit(self) -> int:
+        """Workers at most: `capacity`, or fewer once the token has said that it allows no more."""
+        return self._limit
+
     def take(self, wait: float = WAIT) -> Worker:
         """A worker, for this thread alone until `give_back` or `drop`.
 
