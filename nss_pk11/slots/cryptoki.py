@@ -223,6 +223,11 @@ class Library(lib):
                 self.functions.C_Finalize(None)
             self._up = False
 
+    def finalized_by_others(self) -> None:
+        """Another user of the library in this process called C_Finalize: the next use begins anew."""
+        with self._lock:
+            self._up = False
+
     def after_fork(self) -> None:
         """In a forked child: what the parent initialised is not ours (PKCS #11 3.1 section 5.4); the next use starts anew."""
         self._lock, self._calls, self._running = threading.Lock(), threading.Condition(), 0

@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import re
 
-from ..errors import PinError, PinIncorrect, PinLocked, TokenError
+from ..errors import PinCancelled, PinError, PinIncorrect, PinLocked, TokenError
 from .model import TokenInfo
 
 OK = 0x00
 HOST_MEMORY = 0x02
+SLOT_ID_INVALID = 0x03
 GENERAL_ERROR = 0x05
+FUNCTION_FAILED = 0x06
 DEVICE_ERROR = 0x30
+DEVICE_MEMORY = 0x31
 DEVICE_REMOVED = 0x32
 KEY_HANDLE_INVALID = 0x60
 OBJECT_HANDLE_INVALID = 0x82
+OPERATION_ACTIVE = 0x90
 PIN_INCORRECT = 0xA0
 PIN_INVALID = 0xA1
 PIN_LEN_RANGE = 0xA2
@@ -31,6 +35,26 @@ USER_NOT_LOGGED_IN = 0x101
 BUFFER_TOO_SMALL = 0x150
 CRYPTOKI_NOT_INITIALIZED = 0x190
 CRYPTOKI_ALREADY_INITIALIZED = 0x191
+
+# What is remembered of the token no longer holds: the key, the login, the session or the token itself has gone.
+LOST = frozenset(
+    {
+        KEY_HANDLE_INVALID,
+        OBJECT_HANDLE_INVALID,
+        USER_NOT_LOGGED_IN,
+        SESSION_HANDLE_INVALID,
+        SESSION_CLOSED,
+        DEVICE_REMOVED,
+        TOKEN_NOT_PRESENT,
+        TOKEN_NOT_RECOGNIZED,
+        SLOT_ID_INVALID,
+        CRYPTOKI_NOT_INITIALIZED,
+    }
+)
+# Worth a second try from the start: the above, and what a device says when it stumbles or its link breaks.
+RECOVERABLE = LOST | {DEVICE_ERROR, GENERAL_ERROR, FUNCTION_FAILED, OPERATION_ACTIVE}
+# Another time it may work: the token comes back, somebody closes a session.
+_PASSING = RECOVERABLE | {SESSION_COUNT, HOST_MEMORY, DEVICE_MEMORY}
 
 NAMES: dict[int, str] = {
     0x000: "CKR_OK",
@@ -171,7 +195,7 @@ _MEANINGS: dict[str, tuple[type[TokenError], str, str]] = {
     "CKR_USER_PIN_NOT_INITIALIZED": (PinError, "SEC_ERROR_TOKEN_NOT_LOGGED_IN", "no user PIN was ever set on the token"),
     "CKR_USER_NOT_LOGGED_IN": (PinError, "SEC_ERROR_TOKEN_NOT_LOGGED_IN", "the token wants a login for that"),
     "CKR_USER_ANOTHER_ALREADY_LOGGED_IN": (PinError, "SEC_ERROR_TOKEN_NOT_LOGGED_IN", "another user is logged in"),
-    "CKR_FUNCTION_CANCELED": (PinError, "SEC_ERROR_USER_CANCELLED", "it was cancelled at the token"),
+    "CKR_FUNCTION_CANCELED": (PinCancelled, "SEC_ERROR_USER_CANCELLED", "it was cancelled at the token"),
 }
 
 
@@ -199,6 +223,11 @@ def result_of(error: Exception) -> int:
     kind = type(error).__name__
     name = _ODD_CLASSES.get(kind) or "CKR_" + re.sub(r"(?<!^)(?=[A-Z])", "_", kind).upper()
     return NUMBERS.get(name, GENERAL_ERROR)
+
+
+def may_pass(error: BaseException) -> bool:
+    """Whether the same operation may succeed later, or at once on another token with the same key."""
+    return isinstance(error, TokenError) and (error.rv in _PASSING or error.name == "SEC_ERROR_BUSY")
 
 
 def fault(

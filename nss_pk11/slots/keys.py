@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import ctypes
 import time
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 from ..errors import NotFound, TokenError
 from . import faults, native
@@ -16,6 +18,7 @@ from .algorithms import Method, methods
 from .cryptoki import MECHANISM_NUMBERS, PUBLIC_KEY_INFO, Attribute, Attributes, KeyType
 from .model import Algorithm, MechanismInfo, PrivateKey, PublicKey, TokenCertificate, TokenInfo
 from .publickeys import bits_of, kind_of, spki
+from .sessions import WAIT
 from .uri import object_uri
 
 if TYPE_CHECKING:
@@ -45,28 +48,11 @@ WANTED = (
 _GUESSED_LATENCY = {"rsa": 1e-3, "ec": 1e-4, "ed25519": 1e-4, "ed448": 5e-4}  # seconds, in software
 _WEIGHT = 0.1  # of the newest signature in the average
 
-# The key or the session has gone, not the token: worth one more try from the start.
-_WORTHLESS = frozenset(
-    {
-        faults.KEY_HANDLE_INVALID,
-        faults.OBJECT_HANDLE_INVALID,
-        faults.USER_NOT_LOGGED_IN,
-        faults.SESSION_HANDLE_INVALID,
-        faults.SESSION_CLOSED,
-        faults.DEVICE_REMOVED,
-        faults.TOKEN_NOT_PRESENT,
-        faults.CRYPTOKI_NOT_INITIALIZED,
-    }
-)
-# What C_Decrypt may answer for reasons that no ciphertext can bring about.  All else must look like any bad ciphertext.
-_NOT_THE_CIPHERTEXT = _WORTHLESS | {faults.HOST_MEMORY}
+# What C_Decrypt may answer for reasons that no ciphertext can bring about.  All else must look like any bad ciphertext: a
+# device error too, as some devices answer bad padding with it (RFC 5246 section 7.4.7.1).
+_NOT_THE_CIPHERTEXT = faults.LOST | {faults.HOST_MEMORY}
 
-
-class _Failed(Exception):
-    """A call that failed, in a session of which generation."""
-
-    def __init__(self, rv: int, function: str, generation: int) -> None:
-        self.rv, self.function, self.generation = rv, function, generation
+Result = TypeVar("Result")
 
 
 class Home(Protocol):
@@ -76,6 +62,7 @@ class Home(Protocol):
     functions: native.Functions
     pool: SessionPool
     count_lock: threading.Lock
+    search_lock: threading.Lock
 
     @property
     def flags(self) -> frozenset[str]: ...
@@ -87,11 +74,23 @@ class Home(Protocol):
 
     def certificates(self) -> list[TokenCertificate]: ...
 
+    def login(self, pins: PinProvider | None = None) -> None: ...
+
     def authenticate(self, session: int, pins: PinProvider | None, key: str) -> None: ...
 
-    def find_again(self, key: TokenKey, pins: PinProvider | None) -> tuple[int, int]: ...
+    def whereabouts(self) -> Home: ...
+
+    def find_again(self, key: TokenKey) -> Place: ...
 
     def lost(self, rv: int, generation: int) -> None: ...
+
+
+class Place(NamedTuple):
+    """Where a key is: `handle` names its object as long as the sessions of `home` are of `generation`."""
+
+    home: Home
+    handle: int
+    generation: int
 
 
 class TokenKey:
@@ -99,18 +98,15 @@ class TokenKey:
 
     def __init__(
         self,
-        token: Home,
-        handle: int,
-        generation: int,
+        place: Place,
         values: Attributes,
         public_key: PublicKey | None,
         pins: PinProvider | None,
     ) -> None:
-        self.home, self._handle, self._generation = token, handle, generation
+        self.place, token = place, place.home
         self._public_key, self._pins = public_key, pins
         self.label: str = values.get(Attribute.LABEL) or ""
         self.id: bytes = values.get(Attribute.ID) or b""
-        self.token: TokenInfo = token.info
         self.uri = object_uri(token.info, "private", self.label, self.id)
         self.kind = kind_of(public_key) if public_key else _kind_by_type(values.get(Attribute.KEY_TYPE))
         self.bits = bits_of(public_key) if public_key else 0
@@ -151,11 +147,23 @@ class TokenKey:
         return self._public_key is not None
 
     @property
-    def place(self) -> tuple[int, int]:
-        """The object's handle, and the generation of sessions in which it is good."""
-        return self._handle, self._generation
+    def home(self) -> Home:
+        """The token, in the slot where it was last seen."""
+        return self.place.home
 
-    def sign(self, algorithm: Algorithm, message: bytes) -> bytes:
+    @property
+    def token(self) -> TokenInfo:
+        return self.place.home.info
+
+    @property
+    def parallel(self) -> int:
+        return self.home.pool.capacity
+
+    def mechanism(self, algorithm: Algorithm) -> str:
+        method = self._methods.get(algorithm)
+        return method.mechanism if method else ""
+
+    def sign(self, algorithm: Algorithm, message: bytes, *, patient: bool = True) -> bytes:
         """See `PrivateKey.sign`."""
         method = self._methods.get(algorithm)
         if method is None:
@@ -167,19 +175,16 @@ class TokenKey:
                 module=self.token.module,
             )
         data = method.prepare(message)
-        try:
-            signature = self._sign_once(method, data)
-        except _Failed as failure:
-            signature = self._again(failure, method, data)
+        signature = self._operate(partial(self._sign_once, method, data), patient)
         return method.finish(signature) if method.finish else signature
 
-    def _sign_once(self, method: Method, data: bytes) -> bytes:
-        session = self._session()
-        home, handle = self.home, session.handle
+    def _sign_once(self, method: Method, data: bytes, place: Place, patient: bool) -> bytes:
+        session = self._session(place, patient)
+        home, handle = place.home, session.handle
         functions, pool = home.functions, home.pool
         name, started = "C_SignInit", time.perf_counter()
         try:
-            rv = functions.C_SignInit(handle, method.address, self._handle)
+            rv = functions.C_SignInit(handle, method.address, place.handle)
             if not rv:
                 if self.always_authenticate:
                     home.authenticate(handle, self._pins, self.label)
@@ -188,7 +193,7 @@ class TokenKey:
                 session.length.value = method.size
                 rv = functions.C_Sign(handle, data, len(data), session.buffer_address, session.length_address)
             if rv:
-                raise _Failed(rv, name, session.generation)
+                raise self._fault(rv, name, method.mechanism, "sign")
         except BaseException:
             pool.drop(session)
             raise
@@ -197,42 +202,21 @@ class TokenKey:
         self._count(time.perf_counter() - started)
         return signature
 
-    def _again(self, failure: _Failed, method: Method, data: bytes) -> bytes:
-        """A second and last try, if the first failed because what we remember of the token no longer holds."""
-        if failure.rv in _WORTHLESS:
-            self.home.lost(failure.rv, failure.generation)
-            self._find_again()
-            try:
-                return self._sign_once(method, data)
-            except _Failed as second:
-                failure = second
-        raise self._fault(failure, method.mechanism, "sign") from None
-
-    def decrypt(self, ciphertext: bytes) -> bytes | None:
+    def decrypt(self, ciphertext: bytes, *, patient: bool = True) -> bytes | None:
         """See `PrivateKey.decrypt`."""
         if not self.can_decrypt:
             raise TokenError(f'key "{self.label}" cannot decrypt', name="SEC_ERROR_INADEQUATE_KEY_USAGE", token=self.token.label)
         if len(ciphertext) != (self.bits + 7) // 8:
             return None
-        try:
-            return self._decrypt_once(ciphertext)
-        except _Failed as failure:
-            if failure.rv not in _WORTHLESS:
-                raise self._fault(failure, "CKM_RSA_PKCS", "decrypt") from None
-            self.home.lost(failure.rv, failure.generation)
-            self._find_again()
-        try:
-            return self._decrypt_once(ciphertext)
-        except _Failed as failure:
-            raise self._fault(failure, "CKM_RSA_PKCS", "decrypt") from None
+        return self._operate(partial(self._decrypt_once, ciphertext), patient)
 
-    def _decrypt_once(self, ciphertext: bytes) -> bytes | None:
-        session = self._session()
-        home = self.home
+    def _decrypt_once(self, ciphertext: bytes, place: Place, patient: bool) -> bytes | None:
+        session = self._session(place, patient)
+        home = place.home
         try:
-            rv = home.functions.C_DecryptInit(session.handle, ctypes.addressof(self._decryption), self._handle)
+            rv = home.functions.C_DecryptInit(session.handle, ctypes.addressof(self._decryption), place.handle)
             if rv:
-                raise _Failed(rv, "C_DecryptInit", session.generation)
+                raise self._fault(rv, "C_DecryptInit", "CKM_RSA_PKCS", "decrypt")
             if self.always_authenticate:
                 home.authenticate(session.handle, self._pins, self.label)
             session.length.value = len(ciphertext)
@@ -240,7 +224,7 @@ class TokenKey:
                 session.handle, ciphertext, len(ciphertext), session.buffer_address, session.length_address
             )
             if rv in _NOT_THE_CIPHERTEXT:
-                raise _Failed(rv, "C_Decrypt", session.generation)
+                raise self._fault(rv, "C_Decrypt", "CKM_RSA_PKCS", "decrypt")
         except BaseException:
             home.pool.drop(session)
             raise
@@ -251,21 +235,37 @@ class TokenKey:
         self._count()
         return plaintext
 
-    def _session(self) -> Worker:
-        """A session in which our handle means our key: both are of one generation."""
-        pool = self.home.pool
-        while True:
-            session = pool.take()
-            if session.generation == self._generation:
-                return session
-            pool.give_back(session)
-            self._find_again()
+    def _operate(self, once: Callable[[Place, bool], Result], patient: bool) -> Result:
+        """Run an operation where the key is.  If that no longer holds, or the device stumbled, once more from the start."""
+        place = self.place
+        try:
+            return once(place, patient)
+        except TokenError as error:
+            if not patient or error.rv not in faults.RECOVERABLE:
+                raise
+            place.home.lost(error.rv, place.generation)
+        self._find_again(place)
+        return once(self.place, patient)
 
-    def _find_again(self) -> None:
-        handle, generation = self.home.find_again(self, self._pins)
-        # In this order: whoever sees the new generation sees the new handle.
-        self._handle = handle
-        self._generation = generation
+    def _session(self, place: Place, patient: bool) -> Worker:
+        """A session in which our handle means our key: both are of one generation."""
+        pool = place.home.pool
+        session = pool.take(WAIT if patient else 0.0)
+        if session.generation != place.generation:
+            pool.give_back(session)
+            raise self._fault(faults.SESSION_HANDLE_INVALID, "C_OpenSession", "", "use")
+        return session
+
+    def _find_again(self, stale: Place) -> None:
+        """Look for the token, log in to it, look for the key; several threads that want the same do it once.
+
+        The login has its own rules for that, so that one wrong answer is the answer to all.
+        """
+        home = stale.home.whereabouts()
+        home.login(self._pins)
+        with home.search_lock:
+            if self.place is stale:
+                self.place = home.find_again(self)
 
     def _count(self, seconds: float | None = None) -> None:
         with self.home.count_lock:
@@ -273,10 +273,8 @@ class TokenKey:
             if seconds is not None:
                 self.latency += (seconds - self.latency) * (_WEIGHT if self.operations > 1 else 1)
 
-    def _fault(self, failure: _Failed, mechanism: str, doing: str) -> TokenError:
-        return faults.fault(
-            failure.rv, failure.function, self.token, mechanism=mechanism, doing=f'{doing} with key "{self.label}"'
-        )
+    def _fault(self, rv: int, function: str, mechanism: str, doing: str) -> TokenError:
+        return faults.fault(rv, function, self.home.info, mechanism=mechanism, doing=f'{doing} with key "{self.label}"')
 
     def __repr__(self) -> str:
         return f"<{self.kind} key {self.uri}>"

@@ -23,33 +23,68 @@ from .model import TokenInfo
 Send = Callable[[str | None], int]
 
 _REFUSED = frozenset({faults.PIN_INCORRECT, faults.PIN_INVALID, faults.PIN_LEN_RANGE})
+# The answer to C_Login was lost with the device: a wrong PIN may have cost a try all the same.
+_UNKNOWN = frozenset({faults.DEVICE_ERROR, faults.DEVICE_REMOVED, faults.GENERAL_ERROR, faults.FUNCTION_FAILED})
 _UNCHANGED_ANSWERS = 2  # a provider that gives a failed PIN this often in a row will not think of another
 
 
-class StaticSources:
-    """Which token each static source has answered for: the PIN of one token is never tried on another."""
+class PinMemory:
+    """What a manager remembers of PINs, by token wherever it is plugged in.  No PIN is kept.
+
+    Which token each static source has answered for, since the PIN of one is never tried on another; and keyed hashes of the PINs
+    that a token took, and of those that it refused, since none of these is sent to it twice.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._tokens: weakref.WeakKeyDictionary[PinProvider, tuple[str, str, str]] = weakref.WeakKeyDictionary()
+        self._key = os.urandom(16)
+        self._owners: weakref.WeakKeyDictionary[PinProvider, tuple[str, str, str]] = weakref.WeakKeyDictionary()
+        self._refused: dict[tuple[str, str, str], set[bytes]] = {}
+        self._taken: dict[tuple[str, str, str], set[bytes]] = {}
 
     def bind(self, pins: PinProvider, token: TokenInfo) -> None:
-        """Raises PinError if `pins` is another token's."""
+        """Raises PinError if `pins` is static and another token's."""
         if not pins.static:
             return
-        identity = (token.module, token.serial, token.label)
         with self._lock:
             try:
-                owner = self._tokens.setdefault(pins, identity)
+                owner = self._owners.setdefault(pins, token.identity)
             except TypeError:  # cannot be referred to weakly: nothing to remember it by
                 return
-        if owner != identity:
+        if owner != token.identity:
             raise PinError(
                 f'the PIN source is that of token "{owner[2]}" and is not tried on token "{token.label}": name one for each',
                 token=token.label,
                 slot=token.slot,
                 module=token.module,
             )
+
+    def learn(self, token: TokenInfo, pin: str, key: str | None, rv: int) -> None:
+        """What the token answered to `pin`; `key`: for one use of that key, which may have another PIN than the token.
+
+        A PIN of which the answer is not known counts as refused, unless the token has taken it before.
+        """
+        fingerprint = self._fingerprint(pin, key)
+        with self._lock:
+            taken = self._taken.setdefault(token.identity, set())
+            if rv == faults.OK:
+                taken.add(fingerprint)
+            elif rv in _REFUSED or (rv in _UNKNOWN and fingerprint not in taken):
+                taken.discard(fingerprint)
+                self._refused.setdefault(token.identity, set()).add(fingerprint)
+
+    def was_refused(self, token: TokenInfo, pin: str, key: str | None) -> bool:
+        return self._fingerprint(pin, key) in self._refused.get(token.identity, ())
+
+    def forget(self, token: TokenInfo) -> None:
+        """After its PIN was set anew."""
+        with self._lock:
+            self._refused.pop(token.identity, None)
+            self._taken.pop(token.identity, None)
+
+    def _fingerprint(self, pin: str, key: str | None) -> bytes:
+        purpose = b"\0" if key is None else b"\1" + key.encode("utf-8")
+        return hashlib.blake2b(pin.encode("utf-8") + purpose, key=self._key).digest()
 
     def after_fork(self) -> None:
         self._lock = threading.Lock()
@@ -68,10 +103,8 @@ class _Attempt:
 class LoginGuard:
     """The PIN rules of one token.  Thread-safe; the provider is called without a lock held, one call at a time."""
 
-    def __init__(self, token: TokenInfo, flags: Callable[[], frozenset[str]], sources: StaticSources) -> None:
-        self._token, self._flags, self._sources = token, flags, sources
-        self._key = os.urandom(16)
-        self._failed: set[bytes] = set()
+    def __init__(self, token: TokenInfo, flags: Callable[[], frozenset[str]], memory: PinMemory) -> None:
+        self._token, self._flags, self._memory = token, flags, memory
         self._lock = threading.Lock()
         self._attempt: _Attempt | None = None
 
@@ -109,10 +142,6 @@ class LoginGuard:
             raise self._error(PinError, f'key "{key}" wants a PIN for each use, and no PIN source was given')
         self._ask(pins, send, context_key=key)
 
-    def forget_failures(self) -> None:
-        """After the PIN was set anew."""
-        self._failed.clear()
-
     def after_fork(self) -> None:
         self._lock = threading.Lock()
         self._attempt = None
@@ -120,26 +149,26 @@ class LoginGuard:
     # --- asking ------------------------------------------------------------------------------------------------------
 
     def _ask(self, pins: PinProvider, send: Send, context_key: str | None) -> None:
-        self._sources.bind(pins, self._token)
+        self._memory.bind(pins, self._token)
         retry, unchanged = False, 0
         while True:
             request = self._request(pins, retry, context_key)
             pin = pins(request)
             if pin is None:
                 raise self._error(PinCancelled, "nobody gave its PIN")
-            if not request.protected and self._fingerprint(pin, context_key) in self._failed:
+            if not request.protected and self._memory.was_refused(self._token, pin, context_key):
                 unchanged += 1
                 if pins.static or unchanged >= _UNCHANGED_ANSWERS:
                     raise self._error(PinIncorrect, "this PIN was refused before and is not sent again")
                 retry = True
                 continue
             rv = send(None if request.protected else pin)
+            if not request.protected:
+                self._memory.learn(self._token, pin, context_key, rv)
             if rv in (faults.OK, faults.USER_ALREADY_LOGGED_IN):
                 return
             if rv not in _REFUSED:
                 raise faults.fault(rv, "C_Login", self._token, doing="log in")
-            if not request.protected:
-                self._failed.add(self._fingerprint(pin, context_key))
             if pins.static:
                 raise faults.fault(rv, "C_Login", self._token, doing="log in")
             retry, unchanged = True, 0
@@ -166,11 +195,6 @@ class LoginGuard:
             context_specific=context_key is not None,
             key=context_key or "",
         )
-
-    def _fingerprint(self, pin: str, context_key: str | None) -> bytes:
-        """Of a PIN and what it is for: a key used with a PIN of its own may have another than the token."""
-        purpose = b"\0" if context_key is None else b"\1" + context_key.encode("utf-8")
-        return hashlib.blake2b(pin.encode("utf-8") + purpose, key=self._key).digest()
 
     def _error(self, kind: type[PinError], detail: str) -> PinError:
         token = self._token

@@ -14,7 +14,7 @@ from ..errors import Ambiguous, ConfigurationError, NotFound, TokenError
 from ..pins import PinProvider
 from .internal import InternalModule, read
 from .keys import TokenKey
-from .login import StaticSources
+from .login import PinMemory
 from .model import Module, PrivateKey, Slot, Token, TokenCertificate
 from .modules import PKCS11Module, library_key, prepare_for_forks, registrations
 from .publickeys import from_certificate, spki
@@ -32,7 +32,7 @@ class SlotManager:
 
     def __init__(self, pins: PinProvider | None = None) -> None:
         self._pins = pins
-        self._sources = StaticSources()
+        self._memory = PinMemory()
         self._internal = InternalModule()
         self._loaded: dict[str, PKCS11Module] = {}
         self._lock = threading.RLock()
@@ -41,7 +41,7 @@ class SlotManager:
 
     def after_fork(self) -> None:
         self._lock = threading.RLock()
-        self._sources.after_fork()
+        self._memory.after_fork()
         self._internal.token.after_fork()
         for module in self._loaded.values():
             module.after_fork()
@@ -71,7 +71,7 @@ class SlotManager:
         with self._lock:
             module = self._loaded.get(key)
             if module is None:
-                module = self._loaded[key] = PKCS11Module(path, parameters, self._pins, self._sources)
+                module = self._loaded[key] = PKCS11Module(path, parameters, self._pins, self._memory)
                 self._mechanisms = None
             return module
 

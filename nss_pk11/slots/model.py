@@ -55,7 +55,7 @@ class Algorithm(StrEnum):
 
 @dataclass(frozen=True)
 class TokenInfo:
-    """Which token, and where.  `slot`: the slot's description; `module`: the library's path."""
+    """Which token, and where.  `slot`: the slot's description; `module`: the library's path; `hardware`: CKF_HW_SLOT."""
 
     label: str
     serial: str = ""
@@ -64,6 +64,12 @@ class TokenInfo:
     slot: str = ""
     slot_id: int = 0
     module: str = ""
+    hardware: bool = False
+
+    @property
+    def identity(self) -> tuple[str, str, str]:
+        """What stays the same when the token moves to another slot: module, serial, label."""
+        return self.module, self.serial, self.label
 
 
 @dataclass(frozen=True)
@@ -133,10 +139,21 @@ class PrivateKey(Protocol):
     def operations(self) -> int:
         """Signatures and decryptions done."""
 
-    def sign(self, algorithm: Algorithm, message: bytes) -> bytes:
-        """Hash and sign `message`; ECDSA as DER.  Raises TokenError."""
+    @property
+    def parallel(self) -> int:
+        """How many operations its token takes at once."""
 
-    def decrypt(self, ciphertext: bytes) -> bytes | None:
+    def mechanism(self, algorithm: Algorithm) -> str:
+        """CKM_ name of what signs by `algorithm`, "" for a key in software or an algorithm it lacks."""
+
+    def sign(self, algorithm: Algorithm, message: bytes, *, patient: bool = True) -> bytes:
+        """Hash and sign `message`; ECDSA as DER.  Raises TokenError.
+
+        A key that its token has lost (removed and back, login timed out) is looked for and the signature tried once more, which
+        may take long and may ask for a PIN; not `patient` means to fail at once instead, also where every session is busy.
+        """
+
+    def decrypt(self, ciphertext: bytes, *, patient: bool = True) -> bytes | None:
         """RSAES-PKCS1-v1_5.  None where the failure may depend on the ciphertext; TokenError where it cannot."""
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from .cryptoki import Library, TokenDetails
-from .login import StaticSources
+from .login import PinMemory
 from .model import Module, Slot, Token, TokenInfo
 from .tokens import PKCS11Token
 
@@ -84,9 +84,9 @@ os.register_at_fork(after_in_child=_after_fork)
 class PKCS11Module(Module):
     """A library in use by one manager.  Raises TokenError (SEC_ERROR_NO_MODULE) if it does not load."""
 
-    def __init__(self, path: str, parameters: str, pins: PinProvider | None, sources: StaticSources) -> None:
+    def __init__(self, path: str, parameters: str, pins: PinProvider | None, memory: PinMemory) -> None:
         self.path = path
-        self._pins, self._sources = pins, sources
+        self._pins, self._memory = pins, memory
         self.library = _acquire(path, parameters)
         self.manufacturer, self.description = self.library.manufacturer_id, self.library.library_description
         self.version = self.library.library_version
@@ -101,8 +101,9 @@ class PKCS11Module(Module):
             return list(self._slots.values())
 
     def make_token(self, slot: PKCS11Slot, details: TokenDetails) -> PKCS11Token:
-        info = TokenInfo(details.label, details.serial, details.manufacturer, details.model, slot.description, slot.id, self.path)
-        return PKCS11Token(self, self.library, info, details, self._pins, self._sources)
+        names = (details.label, details.serial, details.manufacturer, details.model)
+        info = TokenInfo(*names, slot.description, slot.id, self.path, slot.hardware)
+        return PKCS11Token(self, self.library, info, details, self._pins, self._memory)
 
     def close(self) -> None:
         """Close every session and let the library go."""

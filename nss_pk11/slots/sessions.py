@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import threading
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ..errors import TokenError
@@ -45,11 +46,14 @@ class SessionPool:
     """Workers of one token.  Thread-safe.
 
     `limit`: sessions that the token allows in all, 0 for no limit; one of them is the owner.  A token that allows one only has
-    a single worker, which must then be the owner's session: `shared` is its handle.
+    a single worker, which must then be the owner's session: `shared` is its handle.  `owner_lives`: whether the owner's session
+    is still good, asked after a new one was opened: in a slot whose token was swapped it would be one of another token.
     """
 
-    def __init__(self, library: Library, token: TokenInfo, limit: int, workers: int = DEFAULT_WORKERS) -> None:
-        self._library, self._token = library, token
+    def __init__(
+        self, library: Library, token: TokenInfo, limit: int, owner_lives: Callable[[], bool], workers: int = DEFAULT_WORKERS
+    ) -> None:
+        self._library, self._token, self._owner_lives = library, token, owner_lives
         self.capacity = min(workers, limit - 1) if limit > 1 else 1 if limit == 1 else workers
         self._closed = False
         self._reset()
@@ -113,7 +117,11 @@ class SessionPool:
     def _new_worker(self, generation: int) -> Worker | None:
         """None where the token allows no more than are open: other programs use it too."""
         try:
-            return Worker(self.shared or self._library.open_session(self._token), generation)
+            worker = Worker(self.shared or self._library.open_session(self._token), generation)
+            if not self._owner_lives():
+                self._close(worker)
+                raise faults.fault(faults.SESSION_HANDLE_INVALID, "C_OpenSession", self._token)
+            return worker
         except BaseException as error:
             with self._available:
                 if generation == self.generation:
@@ -144,6 +152,15 @@ class SessionPool:
                 self._open -= 1
             self._available.notify()
         self._close(worker)
+
+    def close_idle(self) -> None:
+        """One session has died and not the owner's: the token may have ended others that idle too."""
+        with self._available:
+            workers, self._idle = self._idle, []
+            self._open -= len(workers)
+            self._available.notify_all()
+        for worker in workers:
+            self._close(worker)
 
     def discard(self) -> None:
         """Close all; those in use when they come back.  The pool goes on with new ones."""

@@ -28,8 +28,8 @@ from .cryptoki import (
     ObjectSession,
     TokenDetails,
 )
-from .keys import WANTED, TokenKey, same_pair
-from .login import LoginGuard, StaticSources
+from .keys import WANTED, Place, TokenKey, same_pair
+from .login import LoginGuard, PinMemory
 from .model import MechanismInfo, Module, PrivateKey, PublicKey, Token, TokenCertificate, TokenInfo
 from .pairing import PublicHalves
 from .publickeys import default_id, from_attributes, spki
@@ -55,16 +55,10 @@ _CERTIFICATE_WANTED = (Attribute.VALUE, Attribute.LABEL, Attribute.ID)
 _FEW = 4
 _X509 = {Attribute.CLASS: ObjectClass.CERTIFICATE, Attribute.CERTIFICATE_TYPE: CertificateType.X_509}
 
-# After these no session that was opened before is of use.
-_SESSIONS_GONE = frozenset(
-    {
-        faults.SESSION_HANDLE_INVALID,
-        faults.SESSION_CLOSED,
-        faults.DEVICE_REMOVED,
-        faults.TOKEN_NOT_PRESENT,
-        faults.CRYPTOKI_NOT_INITIALIZED,
-    }
-)
+# One session has ended; others may be alive.
+_SESSION_GONE = frozenset({faults.SESSION_HANDLE_INVALID, faults.SESSION_CLOSED})
+# No session is good any more, nor, after a logout, any handle of a private object (PKCS #11 3.1 section 5.6.10).
+_ALL_GONE = faults.LOST - _SESSION_GONE - {faults.KEY_HANDLE_INVALID, faults.OBJECT_HANDLE_INVALID}
 
 
 class PKCS11Token(Token):
@@ -77,19 +71,20 @@ class PKCS11Token(Token):
         info: TokenInfo,
         details: TokenDetails,
         pins: PinProvider | None,
-        sources: StaticSources,
+        memory: PinMemory,
     ) -> None:
         self.info, self._module, self._pins = info, module, pins
         self._details = details
         self._library = library
         self.functions = library.functions
-        self.pool = SessionPool(self._library, info, details.max_sessions)
-        self._guard = LoginGuard(info, lambda: self.flags, sources)
+        self.pool = SessionPool(self._library, info, details.max_sessions, self._owner_lives)
+        self._memory = memory
+        self._guard = LoginGuard(info, lambda: self.flags, memory)
         self._owner: ObjectSession | None = None
         self._lock = threading.RLock()
         self._closed = False
         self._nested = 0  # object work within object work, of the thread that holds the lock
-        self.count_lock = threading.Lock()
+        self.count_lock, self.search_lock = threading.Lock(), threading.Lock()
 
     @property
     def flags(self) -> frozenset[str]:
@@ -100,9 +95,9 @@ class PKCS11Token(Token):
 
     def is_described_by(self, details: TokenDetails) -> bool:
         """Whether `details`, read now, are those of this very token."""
-        old = self._details
-        same = (details.label, details.serial, details.manufacturer, details.model)
-        return same == (old.label, old.serial, old.manufacturer, old.model)
+        info = self.info
+        named = (details.label, details.serial, details.manufacturer, details.model)
+        return named == (info.label, info.serial, info.manufacturer, info.model)
 
     def mechanisms(self) -> dict[str, MechanismInfo]:
         return dict(self._mechanisms)
@@ -138,14 +133,19 @@ class PKCS11Token(Token):
         with self._lock:
             if self._closed:
                 raise TokenError("its slot manager is closed", name="SEC_ERROR_NOT_INITIALIZED", token=self.info.label)
-            if self._owner is not None and self._library.logged_in(self._owner.handle) is None:
+            if self._owner is not None and not self._owner_lives():
                 self.forget_sessions()
             if self._owner is None:
+                self.flags  # noqa: B018  # raises where the slot holds another token by now
                 self._owner = self._library.open_object_session(self.info)
                 if self._details.max_sessions == 1:
                     self.pool.shared = self._owner.handle
             handle: int = self._owner.handle
             return handle
+
+    def _owner_lives(self) -> bool:
+        owner = self._owner
+        return owner is not None and self._library.logged_in(owner.handle) is not None
 
     @contextmanager
     def _objects(self) -> Iterator[ObjectSession]:
@@ -181,7 +181,10 @@ class PKCS11Token(Token):
             generation = self.pool.generation
             found = self._find({Attribute.CLASS: ObjectClass.PRIVATE_KEY, **template}, WANTED)
             halves = PublicHalves(self, many=len(found) > _FEW)
-            return [TokenKey(self, handle, generation, values, halves.of(values), pins or self._pins) for handle, values in found]
+            return [
+                TokenKey(Place(self, handle, generation), values, halves.of(values), pins or self._pins)
+                for handle, values in found
+            ]
 
     def public_keys(self, template: Attributes | None = None) -> list[tuple[Attributes, PublicKey]]:
         """The public key objects visible now that are of a known type and fit `template`."""
@@ -207,11 +210,22 @@ class PKCS11Token(Token):
         label, id = values.get(Attribute.LABEL) or "", values.get(Attribute.ID) or b""
         return TokenCertificate(values[Attribute.VALUE], label, id, object_uri(self.info, "cert", label, id), self.info)
 
-    def find_again(self, key: TokenKey, pins: PinProvider | None) -> tuple[int, int]:
-        """Handle and generation of a key whose handle is no longer good: the one private key with its public key."""
-        self.login(pins)
+    def whereabouts(self) -> PKCS11Token:
+        """This token in the slot where it is now.  Raises TokenError (CKR_TOKEN_NOT_PRESENT) while it is in none."""
+        details = self._library.token_details(self.info.slot_id)
+        if details is not None and self.is_described_by(details):
+            return self
+        # Some modules look for tokens that came only when they are asked for the list of slots.
+        for slot in self._module.slots():
+            token = slot.token
+            if isinstance(token, PKCS11Token) and token.info.identity == self.info.identity:
+                return token
+        raise faults.fault(faults.TOKEN_NOT_PRESENT, "C_GetTokenInfo", self.info)
+
+    def find_again(self, key: TokenKey) -> Place:
+        """Where a key of this token is now: the one private key with its public key.  Raises NotFound."""
         wanted = spki(key.public_key)
-        for candidate in self.find_keys(pins, id=key.id or None):
+        for candidate in self.find_keys(id=key.id or None):
             if candidate.has_public_key and spki(candidate.public_key) == wanted:
                 return candidate.place
         raise NotFound(f"{key.uri}: the key is no longer there", name="SEC_ERROR_NO_KEY", token=self.info.label)
@@ -219,7 +233,13 @@ class PKCS11Token(Token):
     def lost(self, rv: int, generation: int) -> None:
         """An operation in a session of `generation` failed with `rv`: forget what can no longer be true."""
         with self._lock:
-            if rv in _SESSIONS_GONE and generation == self.pool.generation:
+            if generation != self.pool.generation:
+                return
+            if rv == faults.CRYPTOKI_NOT_INITIALIZED:
+                self._library.finalized_by_others()
+            if rv in _SESSION_GONE and self._owner_lives():
+                self.pool.close_idle()
+            elif rv in _SESSION_GONE or rv in _ALL_GONE:
                 self.forget_sessions()
 
     def forget_sessions(self) -> None:
@@ -247,7 +267,7 @@ class PKCS11Token(Token):
         finally:
             self._library.logout(handle)
             self._library.close_session(handle)
-        self._guard.forget_failures()
+        self._memory.forget(self.info)
         # SoftHSM moves a new token to another slot: found again by what names it.
         for other in self._module.slots():
             token = other.token
@@ -301,7 +321,7 @@ class PKCS11Token(Token):
         twins = [key for key in self.find_keys(label=item.label, id=item.id) if same_pair(key, item)]
         if len(twins) > 1:
             raise Ambiguous(f"{item.uri} names {len(twins)} keys that nothing tells apart", token=self.info.label)
-        self._destroy({Attribute.CLASS: ObjectClass.PRIVATE_KEY, Attribute.ID: item.id}, {key.place[0] for key in twins})
+        self._destroy({Attribute.CLASS: ObjectClass.PRIVATE_KEY, Attribute.ID: item.id}, {key.place.handle for key in twins})
         template = {Attribute.CLASS: ObjectClass.PUBLIC_KEY, Attribute.ID: item.id}
         if twins[0].has_public_key:
             mine = spki(twins[0].public_key)
@@ -331,7 +351,7 @@ class PKCS11Token(Token):
     def after_fork(self) -> None:
         """In the child: keep what was learned of failed PINs, forget sessions, login and handles."""
         self._lock = threading.RLock()
-        self.count_lock = threading.Lock()
+        self.count_lock, self.search_lock = threading.Lock(), threading.Lock()
         self._owner, self._nested = None, 0
         self.pool.after_fork()
         self._guard.after_fork()

@@ -10,7 +10,7 @@ import pytest
 from nss_pk11 import pins
 from nss_pk11.errors import Ambiguous, NSPRError, PinCancelled, PinError, PinIncorrect, PinLocked, TokenError
 from nss_pk11.slots import SlotManager, Token, TokenInfo, faults
-from nss_pk11.slots.login import LoginGuard, StaticSources
+from nss_pk11.slots.login import LoginGuard, PinMemory
 from tests.support.softhsm import PIN, SoftHSM, TokenOnDisk
 
 from .conftest import Asked
@@ -172,7 +172,7 @@ class Counted:
     def __init__(self, *flags: str, results: tuple[int, ...] = (faults.OK,)) -> None:
         self.sent: list[str | None] = []
         self.results = list(results)
-        self.guard = LoginGuard(TokenInfo("card"), lambda: BASE | set(flags), StaticSources())
+        self.guard = LoginGuard(TokenInfo("card"), lambda: BASE | set(flags), PinMemory())
 
     def login(self, source: pins.PinProvider) -> None:
         self.guard.login(source, self._send, lambda: False)

@@ -184,8 +184,8 @@ def test_session_limit_bounds_the_pool(find: Callable[[str], PrivateKey]) -> Non
     assert isinstance(key, TokenKey)
     home = key.home
     for limit, capacity in ((0, 16), (2, 1), (5, 4), (100, 16)):
-        assert SessionPool(home._library, home.info, limit).capacity == capacity
-    pool = SessionPool(home._library, home.info, 3)
+        assert SessionPool(home._library, home.info, limit, lambda: True).capacity == capacity
+    pool = SessionPool(home._library, home.info, 3, lambda: True)
     first, second = pool.take(), pool.take()
     with pytest.raises(TokenError) as caught:
         pool.take(wait=0.01)
@@ -208,9 +208,9 @@ def test_token_that_allows_one_session(find: Callable[[str], PrivateKey], keys: 
     home = key.home
     home.forget_sessions()
     home._details = home._details._replace(max_sessions=1)
-    home.pool = SessionPool(home._library, home.info, 1)
+    home.pool = SessionPool(home._library, home.info, 1, lambda: True)
     key._pins = pins.value(PIN)
-    key._generation = -1
+    key.place = key.place._replace(generation=-1)
     for _ in range(3):
         verify(keys["p256"].public_key, Algorithm.ecdsa_sha256, key.sign(Algorithm.ecdsa_sha256, b"m"), b"m")
     assert key.home.pool.shared == key.home._owner_handle()
@@ -220,9 +220,9 @@ def test_token_that_allows_one_session(find: Callable[[str], PrivateKey], keys: 
 def test_key_is_found_again_when_its_handle_is_worthless(find: Callable[[str], PrivateKey], keys: dict[str, KeyOnToken]) -> None:
     key = find("p256")
     assert isinstance(key, TokenKey)
-    key._handle = 0xDEAD
+    key.place = key.place._replace(handle=0xDEAD)
     verify(keys["p256"].public_key, Algorithm.ecdsa_sha256, key.sign(Algorithm.ecdsa_sha256, b"m"), b"m")
-    assert key._handle != 0xDEAD
+    assert key.place.handle != 0xDEAD
 
 
 def test_sessions_are_opened_anew_when_the_module_closed_them(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -43,6 +44,7 @@ class SoftwareKey:
     extractable = True
     local = False
     always_authenticate = False
+    parallel = os.cpu_count() or 1
 
     def __init__(self, key: object, label: str, token: TokenInfo, id: bytes = b"") -> None:
         if not isinstance(key, SigningKey):
@@ -60,7 +62,10 @@ class SoftwareKey:
         self.operations = 0
         self._lock = threading.Lock()
 
-    def sign(self, algorithm: Algorithm, message: bytes) -> bytes:
+    def mechanism(self, algorithm: Algorithm) -> str:
+        return ""
+
+    def sign(self, algorithm: Algorithm, message: bytes, *, patient: bool = True) -> bytes:
         signer = self._signers.get(algorithm)
         if signer is None:
             raise TokenError(
@@ -71,7 +76,7 @@ class SoftwareKey:
         self._count(time.perf_counter() - started)
         return signature
 
-    def decrypt(self, ciphertext: bytes) -> bytes | None:
+    def decrypt(self, ciphertext: bytes, *, patient: bool = True) -> bytes | None:
         """OpenSSL rejects implicitly: bad padding gives a plaintext derived from key and ciphertext, in the same time."""
         if not isinstance(self._key, rsa.RSAPrivateKey):
             raise TokenError(f'key "{self.label}" cannot decrypt', name="SEC_ERROR_INADEQUATE_KEY_USAGE", token=self.token.label)
