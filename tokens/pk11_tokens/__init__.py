@@ -1,0 +1,1 @@
+"""Simulated PKCS #11 hardware."""

@@ -1,0 +1,1 @@
+"""Pytest fixtures; to come."""
