@@ -28,6 +28,7 @@ from pkcs11.mechanisms import KeyType, Mechanism
 
 from ..errors import TokenError
 from . import faults, native
+from .gate import Gate
 from .model import MechanismInfo, TokenInfo
 
 __all__ = [
@@ -139,21 +140,14 @@ Result = TypeVar("Result")
 def _counted(
     method: Callable[Concatenate[Library, Parameters], Result],
 ) -> Callable[Concatenate[Library, Parameters], Result]:
-    """A method that `Library.finalize` waits for, and that is refused after it: C_Finalize under a running call crashes."""
+    """A method that `Library.finalize` and a fork wait for, and that is refused after `finalize`."""
 
     @functools.wraps(method)
     def counted(self: Library, /, *arguments: Parameters.args, **named: Parameters.kwargs) -> Result:
-        with self._calls:
+        with self.gate:
             if self._closed:
                 raise faults.fault(faults.CRYPTOKI_NOT_INITIALIZED, method.__name__, module=self.path)
-            self._running += 1
-        try:
             return method(self, *arguments, **named)
-        finally:
-            with self._calls:
-                self._running -= 1
-                if not self._running:
-                    self._calls.notify_all()
 
     return counted
 
@@ -174,10 +168,10 @@ class Library(lib):
 
     def __init__(self, path: str, parameters: str = "") -> None:
         self.path, self._parameters = path, parameters
-        self._up = self._ours = self._closed = self._forked = False
+        self._up = self._ours = self._closed = self._forked = self._torn = False
         self._started = 0.0
-        self._lock, self._calls, self._running = threading.Lock(), threading.Condition(), 0
-        with self.translated("C_GetInfo"):
+        self._lock, self.gate = threading.Lock(), Gate()
+        with self.gate, self.translated("C_GetInfo"):
             super().__init__(path)
 
     # --- life --------------------------------------------------------------------------------------------------------
@@ -198,11 +192,21 @@ class Library(lib):
             if rv == faults.CRYPTOKI_ALREADY_INITIALIZED and self._forked:
                 # Modules that check the process id took the first call.  SoftHSM does not, and would go on with the
                 # sessions and the login of the parent.
-                self.functions.C_Finalize(None)
+                self._finalize_parents()
                 rv = self.functions.C_Initialize(ctypes.byref(arguments))
             if rv not in (faults.OK, faults.CRYPTOKI_ALREADY_INITIALIZED):
                 raise faults.fault(rv, "C_Initialize", module=self.path, doing=f"initialise {os.path.basename(self.path)}")
-            self._up, self._ours, self._forked = True, rv == faults.OK, False
+            self._up, self._ours, self._forked, self._torn = True, rv == faults.OK, False, False
+
+    def _finalize_parents(self) -> None:
+        """C_Finalize what a forked child has of its parent.  Raises TokenError where it would hang, or crash."""
+        if self._torn:
+            raise TokenError(
+                "the process was forked while another of its threads was inside the module, which cannot begin anew after that",
+                name="SEC_ERROR_LIBRARY_FAILURE",
+                module=self.path,
+            )
+        self.functions.C_Finalize(None)
 
     def reopen(self) -> None:
         """Initialise again after `finalize`."""
@@ -210,15 +214,14 @@ class Library(lib):
         self.initialize()
 
     def finalize(self) -> None:
-        """C_Finalize, if this process's initialisation is ours and all calls end in time; signatures are the caller's to stop.
+        """C_Finalize, if this process's initialisation is ours and all calls end in time.
 
         What fails is past mending and ignored.
         """
-        with self._calls:
-            self._closed = True
-            if not self._calls.wait_for(lambda: not self._running, _PATIENCE):
-                return
-        with self._lock:
+        self._closed = True
+        if not self.gate.wait_until_empty(time.monotonic() + _PATIENCE):
+            return
+        with self.gate, self._lock:
             if self._up and self._ours:
                 self.functions.C_Finalize(None)
             self._up = False
@@ -230,8 +233,9 @@ class Library(lib):
 
     def after_fork(self) -> None:
         """In a forked child: what the parent initialised is not ours (PKCS #11 3.1 section 5.4); the next use starts anew."""
-        self._lock, self._calls, self._running = threading.Lock(), threading.Condition(), 0
-        self._forked, self._up = self._up, False
+        self._lock = threading.Lock()
+        self._torn = self.gate.after_fork() or self._torn
+        self._forked, self._up = self._up or self._forked or self._torn, False
 
     def _patiently(self, call: Callable[[], int]) -> int:
         """Run a call that may fail for a moment while another process sets the same token up."""

@@ -85,10 +85,15 @@ class SessionPool:
         return self._limit
 
     def take(self, wait: float = WAIT) -> Worker:
-        """A worker, for this thread alone until `give_back` or `drop`.
+        """A worker, for this thread alone until `give_back` or `drop`, which takes the thread through the library's gate.
 
         Raises TokenError: SEC_ERROR_BUSY after `wait` seconds without one.
         """
+        worker = self._take(wait)
+        self._library.gate.enter()
+        return worker
+
+    def _take(self, wait: float) -> Worker:
         while True:
             with self._lock:
                 if not self._idle and self._open >= self._limit:
@@ -135,6 +140,7 @@ class SessionPool:
 
     def give_back(self, worker: Worker) -> None:
         """After an operation that ended as it should."""
+        self._library.gate.leave()
         with self._lock:
             self._in_use -= 1
             if self._waiting:
@@ -146,6 +152,7 @@ class SessionPool:
 
     def drop(self, worker: Worker) -> None:
         """After one that failed: an operation may still be active in the session, so nobody gets it again."""
+        self._library.gate.leave()
         with self._available:
             self._in_use -= 1
             if worker.generation == self.generation:
