@@ -6,8 +6,10 @@ next read or with the return value, in one send.  Knows sockets and layouts, no 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from socket import MSG_NOSIGNAL, MSG_WAITALL, socket
+from socket import MSG_DONTWAIT, MSG_NOSIGNAL, MSG_PEEK, MSG_WAITALL, socket
 from struct import Struct
 
 from .abi import ATTRIBUTE, CKR, MECHANISM, ULONG, Refused
@@ -18,6 +20,7 @@ RETURN, READ, WRITE = 0, 1, 2
 
 # Longer than anything a host may ask of a token here; a length that was never set must not take all of our memory.
 LIMIT = 1 << 26
+MOST_PLACES = 1000  # in one round trip: all orders fit into a socket, so that host and server never both wait to send
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,16 @@ class Memory:
         self._connection.sendall(self._waiting + ORDER.pack(READ, address, length), MSG_NOSIGNAL)
         self._waiting = b""
         return receive(self._connection, length)
+
+    def read_all(self, places: Sequence[tuple[int, int]]) -> list[bytes]:
+        """The bytes at each (address, length), in one round trip.  Raises as `read`."""
+        if len(places) > MOST_PLACES or any(length > LIMIT or (length and not address) for address, length in places):
+            raise Refused(CKR.ARGUMENTS_BAD)
+        orders = b"".join(ORDER.pack(READ, address, length) for address, length in places if length)
+        if orders:
+            self._connection.sendall(self._waiting + orders, MSG_NOSIGNAL)
+            self._waiting = b""
+        return [receive(self._connection, length) if length else b"" for _, length in places]
 
     def write(self, address: int, data: bytes) -> None:
         """Puts `data` at `address`; the host has it when the call returns.  Raises Refused(CKR_ARGUMENTS_BAD) for NULL."""
@@ -77,7 +90,8 @@ class Memory:
     def template(self, pointer: int, count: int) -> list[tuple[int, bytes]]:
         """An array of `count` CK_ATTRIBUTE: (type, value) each; a pValue of NULL is b""."""
         rows = self.attributes(pointer, count)
-        return [(kind, self.read(value, length) if value else b"") for kind, value, length in rows]
+        values = self.read_all([(value, length if value else 0) for _, value, length in rows])
+        return [(kind, value) for (kind, _, _), value in zip(rows, values, strict=True)]
 
     def attributes(self, pointer: int, count: int) -> list[tuple[int, int, int]]:
         """An array of `count` CK_ATTRIBUTE as it lies there: (type, pValue, ulValueLen) each."""
@@ -87,6 +101,12 @@ class Memory:
         """The CK_MECHANISM at `pointer`, with a copy of its parameter."""
         kind, parameter, length = MECHANISM.unpack(self.read(pointer, MECHANISM.size))
         return Mechanism(kind, self.read(parameter, length) if parameter else b"", parameter, length)
+
+    def check_host(self) -> None:
+        """Raises ConnectionError when the host has gone, which a function that waits for something else would not notice."""
+        with suppress(BlockingIOError):
+            if not self._connection.recv(1, MSG_PEEK | MSG_DONTWAIT):
+                raise ConnectionError("the host has gone")
 
     def reply(self, rv: int) -> None:
         """Ends the call: what was written and the return value, in one send."""

@@ -1,1 +1,46 @@
-"""To come."""
+"""General purpose (PKCS #11 2.40 section 5.4), and the leftovers of parallel functions (5.13)."""
+
+from __future__ import annotations
+
+from ..abi import CKF, CKR, CRYPTOKI_VERSION, INFO, INITIALIZE_ARGS, Refused, padded
+from . import Call
+
+MANUFACTURER = "nss-pk11"
+LIBRARY_VERSION = (0, 1)
+
+
+def C_Initialize(call: Call, arguments: int) -> None:
+    """Begin.  The module locks with what the system has, so that mutexes of the host's own (without CKF_OS_LOCKING_OK) won't do."""
+    with call.machine.lock:
+        if call.host.initialised:
+            raise Refused(CKR.CRYPTOKI_ALREADY_INITIALIZED)
+        if arguments:
+            *mutexes, flags, reserved = INITIALIZE_ARGS.unpack(call.memory.read(arguments, INITIALIZE_ARGS.size))
+            if reserved or (any(mutexes) and not all(mutexes)):
+                raise Refused(CKR.ARGUMENTS_BAD)
+            if any(mutexes) and not flags & CKF.OS_LOCKING_OK:
+                raise Refused(CKR.CANT_LOCK)
+        call.host.initialise()
+
+
+def C_Finalize(call: Call, reserved: int) -> None:
+    """End: sessions, logins, and whoever waits in C_WaitForSlotEvent."""
+    if reserved:
+        raise Refused(CKR.ARGUMENTS_BAD)
+    call.host.finalise()
+
+
+def C_GetInfo(call: Call, info: int) -> None:
+    """CK_INFO."""
+    description = padded("Simulated PKCS #11 hardware", 32)
+    call.memory.write(info, INFO.pack(*CRYPTOKI_VERSION, padded(MANUFACTURER, 32), 0, description, *LIBRARY_VERSION))
+
+
+def C_GetFunctionStatus(call: Call, session: int) -> None:
+    """Nothing runs in parallel; so says 2.40 of all modules."""
+    raise Refused(CKR.FUNCTION_NOT_PARALLEL)
+
+
+def C_CancelFunction(call: Call, session: int) -> None:
+    """As C_GetFunctionStatus."""
+    raise Refused(CKR.FUNCTION_NOT_PARALLEL)
