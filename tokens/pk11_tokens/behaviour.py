@@ -21,19 +21,21 @@ from .abi import CKR, Refused
 if TYPE_CHECKING:
     from .functions import Call
     from .host import Host
-    from .machine import Token
     from .personalities import Person, Personality
+
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
 
 # What keeps the hardware busy: these wait for a place inside the device, and a latency of "*" is theirs.  The …Init
 # functions, attributes and searches only move data.
-OPERATIONS = frozenset(
-    """
+OPERATIONS = _names("""
     C_Encrypt C_EncryptUpdate C_EncryptFinal C_Decrypt C_DecryptUpdate C_DecryptFinal C_Digest C_DigestUpdate C_DigestFinal
     C_Sign C_SignUpdate C_SignFinal C_SignRecover C_Verify C_VerifyUpdate C_VerifyFinal C_VerifyRecover
     C_DigestEncryptUpdate C_DecryptDigestUpdate C_SignEncryptUpdate C_DecryptVerifyUpdate
     C_GenerateKey C_GenerateKeyPair C_WrapKey C_UnwrapKey C_DeriveKey C_GenerateRandom
-    """.split()
-)
+""")
 
 # Which argument is the output buffer: NULL there asks for a length (PKCS #11 5.2), which a library answers by itself, so that
 # neither latency nor failures meant for the operation apply.
@@ -53,12 +55,10 @@ _OUTPUT_ARGUMENT = {
 }
 
 # What random failures hit: work in a session.  Not its opening, closing and logins: a host could not tidy up after them.
-_AT_RANDOM = OPERATIONS | frozenset(
-    """
+_AT_RANDOM = OPERATIONS | _names("""
     C_EncryptInit C_DecryptInit C_DigestInit C_SignInit C_SignRecoverInit C_VerifyInit C_VerifyRecoverInit
     C_FindObjectsInit C_FindObjects C_FindObjectsFinal C_GetAttributeValue C_SetAttributeValue C_GetSessionInfo
-    """.split()
-)
+""")
 
 RANDOM_RESULTS = (CKR.DEVICE_ERROR, CKR.DEVICE_REMOVED, CKR.SESSION_HANDLE_INVALID, CKR.USER_NOT_LOGGED_IN)
 
@@ -195,7 +195,9 @@ class Behaviour:
         if failure.disconnect:
             disconnect(call)
         else:
-            _CONSEQUENCES.get(failure.result, lambda call: None)(call)
+            consequence = _CONSEQUENCES.get(failure.result)
+            if consequence:
+                consequence(call)
         raise Refused(failure.result)
 
     def _due(self, function: str, after: bool) -> Failure | None:

@@ -208,7 +208,7 @@ def _key(table: _Table, number: int, personality: Personality) -> KeyDescription
         always_authenticate=table.value("always_authenticate", bool, personality.always_authenticate),
         certificate=table.path("certificate"),
         self_signed=table.texts("self_signed"),
-        where=table.where,
+        where=f"{table.source}: {table.where}",
     )
     table.finish()
     if (key.kind is None) == (key.file is None):
@@ -226,7 +226,9 @@ def _certificate(table: _Table) -> CertificateDescription:
     file = table.path("file")
     if file is None:
         raise table.error("file", "needed")
-    certificate = CertificateDescription(file, table.text("label", file.stem), table.hex("id", b""), table.where)
+    certificate = CertificateDescription(
+        file, table.text("label", file.stem), table.hex("id", b""), f"{table.source}: {table.where}"
+    )
     table.finish()
     return certificate
 
@@ -396,7 +398,8 @@ class _Table:
             raise self.error(key, f"must be hexadecimal digits in pairs, not {text!r}") from None
 
     def path(self, key: str) -> Path | None:
-        return self.directory / self.text(key) if key in self.values else self.known.add(key)
+        self.known.add(key)
+        return self.directory / self.text(key) if key in self.values else None
 
     def table(self, key: str) -> _Table:
         return self._inner(key, self.value(key, dict, {}))

@@ -24,9 +24,17 @@ KEPT = 20_000  # calls to remember; older ones are in the files, and counted
 
 # Calls whose first argument is a slot; those that begin with neither slot nor session; the others begin with a session.
 _SLOT_FIRST = frozenset(
-    "C_GetSlotInfo C_GetTokenInfo C_GetMechanismList C_GetMechanismInfo C_InitToken C_OpenSession C_CloseAllSessions".split()
+    (
+        "C_GetSlotInfo",
+        "C_GetTokenInfo",
+        "C_GetMechanismList",
+        "C_GetMechanismInfo",
+        "C_InitToken",
+        "C_OpenSession",
+        "C_CloseAllSessions",
+    )
 )
-_NEITHER = frozenset("C_Initialize C_Finalize C_GetInfo C_GetFunctionList C_GetSlotList C_WaitForSlotEvent".split())
+_NEITHER = frozenset(("C_Initialize", "C_Finalize", "C_GetInfo", "C_GetFunctionList", "C_GetSlotList", "C_WaitForSlotEvent"))
 
 # Arguments that are numbers, by their place; all others are addresses and lengths of the host's memory.
 _NUMBERS: dict[str, dict[int, str]] = {
