@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ from ..errors import ConfigurationError
 from .options import module_option, open_manager, pin_option
 from .output import NETWORK, Failure, note
 from .tls_options import Address, key_log, negotiation, negotiation_options, parse_address
+from .watched import Publish, Scraped, watched
 
 if TYPE_CHECKING:
     from ..net.connection import Application, Connection
@@ -49,6 +51,8 @@ class Settings:
     check_signatures: bool
     tickets: Callable[[], Tickets | None]
     workers: int = 1
+    metrics: str | None = None
+    audit: str | None = None
 
 
 _IDENTITY = "Private key: a pkcs11: URI, a PEM or a PKCS #12 file. Repeatable: the name that the client asks for decides."
@@ -73,6 +77,9 @@ _IDENTITY = "Private key: a pkcs11: URI, a PEM or a PKCS #12 file. Repeatable: t
 @click.option(
     "--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Log lines, on stderr."
 )
+@click.option("--metrics", metavar="HOST:PORT", help="Answer Prometheus there, in plain HTTP.")
+@click.option("--audit", type=click.Path(dir_okay=False), metavar="FILE",
+              help="Append a line to FILE for every use of a private key, JSON.")  # fmt: skip
 @click.option("--handshake-timeout", type=click.FloatRange(0.1, 3600), default=10.0, show_default=True, metavar="SECONDS",
               help="How long a client may take over its handshake.")  # fmt: skip
 @click.option("--no-tickets", is_flag=True, help="Hand out no session tickets.")
@@ -177,24 +184,31 @@ def announce(listeners: list[socket.socket]) -> None:
 
 def run(settings: Settings, listeners: list[socket.socket]) -> int:
     """Serve, in this process or in workers; returns the exit code."""
+    scraped = Scraped(settings.metrics, listen, settings.workers) if settings.metrics else None
     if settings.workers == 1:
-        serve_here(settings, listeners, settings.pin, lambda: announce(listeners))
+        serve_here(settings, listeners, settings.pin, lambda: announce(listeners), publish=scraped.here if scraped else None)
         return 0
     from .. import pins
     from ..net.workers import Supervisor
 
-    work = partial(_work, settings, listeners)
-    try:
-        return Supervisor(settings.workers, work, settings.pin or pins.terminal()).run(lambda: announce(listeners))
-    finally:
+    with ExitStack() as stack:
         for listener in listeners:
-            listener.close()
+            stack.enter_context(listener)
+
+        def ready() -> None:
+            if scraped is not None:
+                stack.enter_context(scraped.in_parent())
+            announce(listeners)
+
+        work = partial(_work, settings, listeners, scraped)
+        return Supervisor(settings.workers, work, settings.pin or pins.terminal()).run(ready)
 
 
-def _work(settings: Settings, listeners: list[socket.socket], worker: Worker) -> int:
+def _work(settings: Settings, listeners: list[socket.socket], scraped: Scraped | None, worker: Worker) -> int:
     """A child's whole life.  Its errors are shown here: the parent's command frame is not its own."""
     try:
-        serve_here(settings, listeners, worker.pins, worker.ready, worker)
+        publish = scraped.in_worker(worker.number) if scraped is not None else None
+        serve_here(settings, listeners, worker.pins, worker.ready, worker, publish)
     except Exception as error:
         failure = Failure.of(error)
         if failure is None:
@@ -210,6 +224,7 @@ def serve_here(
     pin: PinProvider | None,
     ready: Callable[[], None],
     worker: Worker | None = None,
+    publish: Publish | None = None,
 ) -> None:
     """Load the keys, serve until told to stop."""
     from ..net.executor import KeyExecutor
@@ -224,18 +239,23 @@ def serve_here(
             introduce(identities)
         config, trust = configure(manager, settings, identities)
         log = ConnectionLog(format=settings.log_format)  # type: ignore[arg-type]
-        with KeyExecutor(trust=trust, sessions=ServerCache(), check_signatures=settings.check_signatures) as executor:
+        with (
+            watched(identities, publish, settings.audit) as watch,
+            KeyExecutor(trust=trust, sessions=ServerCache(), check_signatures=settings.check_signatures) as executor,
+        ):
+            application, closed = watch.callbacks(settings.application, log.closed)
             server = Server(
                 config,
                 executor,
                 listeners,
-                settings.application,
-                closed=log.closed,
+                application,
+                closed=closed,
                 turn_over=log.flush,
                 handshake_timeout=settings.handshake_timeout,
                 shared=settings.workers > 1,
                 drain_when_closed=worker.parent if worker is not None else None,
             )
+            watch.server(server)
             numbers = (signal.SIGTERM,) if worker is not None else (signal.SIGTERM, signal.SIGINT)
             before = {number: signal.signal(number, lambda n, _: _drain(server, n)) for number in numbers}
             try:
