@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .events import SlotEvent, Watcher
 from .internal import SoftwareKey
 from .keys import TokenKey
 from .manager import SlotManager
@@ -15,6 +16,7 @@ __all__ = [
     "PrivateKey",
     "PublicKey",
     "Slot",
+    "SlotEvent",
     "SlotManager",
     "SoftwareKey",
     "Token",
@@ -22,5 +24,6 @@ __all__ = [
     "TokenInfo",
     "TokenKey",
     "Uri",
+    "Watcher",
     "is_uri",
 ]

@@ -76,6 +76,7 @@ _NO_TOKEN = frozenset(
     {faults.TOKEN_NOT_PRESENT, faults.TOKEN_NOT_RECOGNIZED, faults.DEVICE_REMOVED, faults.NUMBERS["CKR_SLOT_ID_INVALID"]}
 )
 _PATIENCE = 10.0  # seconds that `finalize` waits for calls under way
+_MOST_EVENTS = 64  # taken at once: a module may have no end of them
 _START_TIME = 0.5  # seconds after C_Initialize in which they are not believed
 _START_PAUSES = (0.02, 0.05, 0.1, 0.2)
 
@@ -265,10 +266,28 @@ class Library(lib):
     # --- slots and tokens --------------------------------------------------------------------------------------------
 
     @_counted
-    def slot_ids(self) -> list[int]:
-        """Every slot, with or without a token.  Defect: `get_slots` ignores the count of the second call."""
+    def slot_ids(self, *, occupied: bool = False) -> list[int]:
+        """Every slot, or those with a token.  Defect: `get_slots` ignores the count of the second call."""
         self.initialize()
-        return self._list(lambda values, count: self.functions.C_GetSlotList(0, values, count), "C_GetSlotList")
+        return self._list(lambda values, count: self.functions.C_GetSlotList(occupied, values, count), "C_GetSlotList")
+
+    @_counted
+    def slot_events(self) -> set[int] | None:
+        """The slots that the module reports a change in since the last call; never waits.  None: it reports none, ever.
+
+        Defect: python-pkcs11's `wait_for_slot_event` takes the event and then raises TypeError.
+        """
+        self.initialize()
+        slot, found = ctypes.c_ulong(), set[int]()
+        for _ in range(_MOST_EVENTS):
+            rv = self.functions.C_WaitForSlotEvent(native.CKF_DONT_BLOCK, ctypes.byref(slot), None)
+            if rv == faults.NUMBERS["CKR_FUNCTION_NOT_SUPPORTED"]:
+                return None
+            if rv == faults.NUMBERS["CKR_NO_EVENT"]:
+                break
+            self.check(rv, "C_WaitForSlotEvent")
+            found.add(slot.value)
+        return found
 
     @_counted
     def slot_details(self, slot: int) -> SlotDetails:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -12,6 +13,7 @@ from typing import TypeVar
 
 from ..errors import Ambiguous, ConfigurationError, NotFound, TokenError
 from ..pins import PinProvider
+from .events import SlotEvent, Watcher
 from .internal import InternalModule, read
 from .keys import TokenKey
 from .login import PinMemory
@@ -37,6 +39,8 @@ class SlotManager:
         self._loaded: dict[str, PKCS11Module] = {}
         self._lock = threading.RLock()
         self._mechanisms: frozenset[str] | None = None
+        self._changes = 0  # that watchers saw
+        self._watchers: weakref.WeakSet[Watcher] = weakref.WeakSet()
         prepare_for_forks(self)
 
     def after_fork(self) -> None:
@@ -53,7 +57,10 @@ class SlotManager:
         self.close()
 
     def close(self) -> None:
-        """Close every session, log out, finalise the modules that nobody else in the process uses.  Keys are dead after it."""
+        """Stop watching, close every session, log out, finalise the modules that nobody else in the process uses.  Keys are dead
+        after it."""
+        for watcher in list(self._watchers):
+            watcher.close()
         with self._lock:
             modules, self._loaded = list(self._loaded.values()), {}
             self._mechanisms = None
@@ -102,12 +109,37 @@ class SlotManager:
         return [token for slot in self.slots() if (token := slot.token) is not None]
 
     def mechanisms(self) -> frozenset[str]:
-        """The CKM_ names that the present tokens offer.  Remembered until `load` or `slots` looks again: costs no call."""
+        """The CKM_ names that the present tokens offer.  Remembered until `load` or `slots` looks again, and kept up to date by
+        `watch`: costs no call."""
         known = self._mechanisms
         if known is None:
+            changes = self._changes
             known = frozenset(name for token in self.tokens() for name in _mechanisms_of(token))
-            self._mechanisms = known
+            if changes == self._changes:  # else what was seen may be old already
+                self._mechanisms = known
         return known
+
+    # --- hot plug ----------------------------------------------------------------------------------------------------
+
+    def watch(self, callback: Callable[[SlotEvent], object], interval: float = 1.0) -> Watcher:
+        """Have `callback` called for each token that is there now, and from then on for each that comes or goes.
+
+        In one thread, in order, until the watcher that is returned is closed; a module that does not report events is looked at
+        every `interval` seconds.  Modules that are loaded later are watched too.  Raises ConfigurationError.
+        """
+        watcher = Watcher(self._loaded_modules, self._tokens_changed, callback, interval)
+        self._watchers.add(watcher)
+        return watcher
+
+    def _loaded_modules(self) -> list[PKCS11Module]:
+        with self._lock:
+            return list(self._loaded.values())
+
+    def _tokens_changed(self) -> None:
+        """A watcher saw tokens come or go.  No token is called here: one that hangs would hang whoever asks for mechanisms."""
+        self._changes += 1
+        present = [self._internal.token, *(token for module in self._loaded_modules() for token in module.remembered_tokens())]
+        self._mechanisms = frozenset(name for token in present for name in _mechanisms_of(token))
 
     # --- keys and certificates ---------------------------------------------------------------------------------------
 

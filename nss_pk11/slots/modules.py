@@ -124,6 +124,11 @@ class PKCS11Module(Module):
             self._slots = {id: self._slots.get(id) or PKCS11Slot(self, id) for id in ids}
             return list(self._slots.values())
 
+    def remembered_tokens(self) -> list[PKCS11Token]:
+        """The tokens that were there when their slots were last looked at; costs no call."""
+        with self._lock:
+            return [token for slot in self._slots.values() if (token := slot.remembered) is not None]
+
     def make_token(self, slot: PKCS11Slot, details: TokenDetails) -> PKCS11Token:
         names = (details.label, details.serial, details.manufacturer, details.model)
         info = TokenInfo(*names, slot.description, slot.id, self.path, slot.hardware)
@@ -154,6 +159,7 @@ class PKCS11Slot(Slot):
         self.description, self.manufacturer = details.description, details.manufacturer
         self.removable, self.hardware = details.removable, details.hardware
         self._token: PKCS11Token | None = None
+        self.remembered: PKCS11Token | None = None  # None where the last look found none
         self._lock = threading.Lock()
 
     @property
@@ -163,11 +169,13 @@ class PKCS11Slot(Slot):
             if details is None:
                 if self._token is not None:
                     self._token.forget_sessions()  # it may come back
+                self.remembered = None
                 return None
             if self._token is None or not self._token.is_described_by(details):
                 if self._token is not None:
                     self._token.forget_sessions()
                 self._token = self._module.make_token(self, details)
+            self.remembered = self._token
             return self._token
 
     def close(self) -> bool:

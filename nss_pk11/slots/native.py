@@ -10,6 +10,7 @@ import ctypes
 from collections.abc import Callable
 from ctypes import POINTER, Structure, c_char, c_char_p, c_ubyte, c_ulong, c_void_p
 
+CKF_DONT_BLOCK = 1
 CKF_OS_LOCKING_OK = 2
 CKF_RW_SESSION = 2
 CKF_SERIAL_SESSION = 4
@@ -127,8 +128,11 @@ _PROTOTYPES: dict[str, tuple[type[ctypes._SimpleCData[int]] | type[c_void_p] | t
     "C_Sign": (c_ulong, c_void_p, c_ulong, c_void_p, c_void_p),
     "C_DecryptInit": (c_ulong, c_void_p, c_ulong),
     "C_Decrypt": (c_ulong, c_void_p, c_ulong, c_void_p, c_void_p),
+    "C_WaitForSlotEvent": (c_ulong, c_void_p, c_void_p),
 }
 _TYPES = {name: ctypes.CFUNCTYPE(c_ulong, *arguments) for name, arguments in _PROTOTYPES.items()}
+_SINCE_2_01 = "C_WaitForSlotEvent"  # the last member, which older modules have no room for
+_FUNCTION_NOT_SUPPORTED = 0x54
 
 Function = Callable[..., int]
 
@@ -158,6 +162,7 @@ class Functions:
     C_Sign: Function
     C_DecryptInit: Function
     C_Decrypt: Function
+    C_WaitForSlotEvent: Function
 
     def __init__(self, path: str) -> None:
         self._library = ctypes.CDLL(path)
@@ -167,8 +172,13 @@ class Functions:
         rv = get(ctypes.byref(pointer))
         if rv or not pointer:
             raise OSError(f"C_GetFunctionList failed with {rv:#x}")
+        version = pointer.contents.version
         for name, prototype in _TYPES.items():
-            address = getattr(pointer.contents, name)
+            old = name == _SINCE_2_01 and (version.major, version.minor) < (2, 1)
+            address = None if old else getattr(pointer.contents, name)
+            if not address and name == _SINCE_2_01:
+                self.C_WaitForSlotEvent = lambda *_: _FUNCTION_NOT_SUPPORTED
+                continue
             if not address:
                 raise OSError(f"its function list lacks {name}")
             setattr(self, name, prototype(address))
