@@ -8,16 +8,16 @@ login ask once and share the answer.  No PIN is kept: what is remembered of a fa
 from __future__ import annotations
 
 import copy
-import hashlib
-import os
 import threading
 import weakref
 from collections.abc import Callable
+from contextlib import nullcontext
 
 from ..errors import PinCancelled, PinError, PinIncorrect, PinLocked
 from ..pins import PinProvider, PinRequest
 from . import faults
 from .model import TokenInfo
+from .verdicts import PinVerdicts, Verdict
 
 # Sends a PIN (None: typed at the token) and returns the CK_RV.
 Send = Callable[[str | None], int]
@@ -32,15 +32,13 @@ class PinMemory:
     """What a manager remembers of PINs, by token wherever it is plugged in.  No PIN is kept.
 
     Which token each static source has answered for, since the PIN of one is never tried on another; and keyed hashes of the PINs
-    that a token took, and of those that it refused, since none of these is sent to it twice.
+    that a token took, and of those that it refused, since none of these is sent to it twice.  Forked processes share these.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._key = os.urandom(16)
         self._owners: weakref.WeakKeyDictionary[PinProvider, tuple[str, str, str]] = weakref.WeakKeyDictionary()
-        self._refused: dict[tuple[str, str, str], set[bytes]] = {}
-        self._taken: dict[tuple[str, str, str], set[bytes]] = {}
+        self._verdicts = PinVerdicts()
 
     def bind(self, pins: PinProvider, token: TokenInfo) -> None:
         """Raises PinError if `pins` is static and another token's."""
@@ -59,35 +57,33 @@ class PinMemory:
                 module=token.module,
             )
 
-    def learn(self, token: TokenInfo, pin: str, key: str | None, rv: int) -> None:
-        """What the token answered to `pin`; `key`: for one use of that key, which may have another PIN than the token.
+    def try_once(self, token: TokenInfo, pin: str, key: str | None, send: Callable[[str], int]) -> int | None:
+        """What the token answers to `pin`; None, and nothing is sent, if it has refused it before.
 
-        A PIN of which the answer is not known counts as refused, unless the token has taken it before.
+        `key`: for one use of that key, which may have another PIN than the token.  A PIN of which the answer is not known counts
+        as refused, unless the token has taken it before.
         """
-        fingerprint = self._fingerprint(pin, key)
-        with self._lock:
-            taken = self._taken.setdefault(token.identity, set())
-            if rv == faults.OK:
-                taken.add(fingerprint)
-            elif rv in _REFUSED or (rv in _UNKNOWN and fingerprint not in taken):
-                taken.discard(fingerprint)
-                self._refused.setdefault(token.identity, set()).add(fingerprint)
-
-    def was_refused(self, token: TokenInfo, pin: str, key: str | None) -> bool:
-        return self._fingerprint(pin, key) in self._refused.get(token.identity, ())
+        verdicts, name = self._verdicts, token.identity
+        # Others with the same PIN wait until it is known to be good.  Of the uses of a key whose PIN is, none waits.
+        unguarded = key is not None and verdicts.of(name, pin, key) is Verdict.TAKEN
+        with nullcontext() if unguarded else verdicts.trying(name):
+            before = verdicts.of(name, pin, key)
+            if before is Verdict.REFUSED:
+                return None
+            rv = send(pin)
+            if rv == faults.OK and before is not Verdict.TAKEN:
+                verdicts.keep(name, pin, key, Verdict.TAKEN)
+            elif rv in _REFUSED or (rv in _UNKNOWN and before is not Verdict.TAKEN):
+                verdicts.keep(name, pin, key, Verdict.REFUSED)
+            return rv
 
     def forget(self, token: TokenInfo) -> None:
         """After its PIN was set anew."""
-        with self._lock:
-            self._refused.pop(token.identity, None)
-            self._taken.pop(token.identity, None)
-
-    def _fingerprint(self, pin: str, key: str | None) -> bytes:
-        purpose = b"\0" if key is None else b"\1" + key.encode("utf-8")
-        return hashlib.blake2b(pin.encode("utf-8") + purpose, key=self._key).digest()
+        self._verdicts.forget(token.identity)
 
     def after_fork(self) -> None:
         self._lock = threading.Lock()
+        self._verdicts.after_fork()
 
 
 class _Attempt:
@@ -156,15 +152,13 @@ class LoginGuard:
             pin = pins(request)
             if pin is None:
                 raise self._error(PinCancelled, "nobody gave its PIN")
-            if not request.protected and self._memory.was_refused(self._token, pin, context_key):
+            rv = send(None) if request.protected else self._memory.try_once(self._token, pin, context_key, send)
+            if rv is None:
                 unchanged += 1
                 if pins.static or unchanged >= _UNCHANGED_ANSWERS:
                     raise self._error(PinIncorrect, "this PIN was refused before and is not sent again")
                 retry = True
                 continue
-            rv = send(None if request.protected else pin)
-            if not request.protected:
-                self._memory.learn(self._token, pin, context_key, rv)
             if rv in (faults.OK, faults.USER_ALREADY_LOGGED_IN):
                 return
             if rv not in _REFUSED:

@@ -29,12 +29,13 @@ Item = TypeVar("Item", PrivateKey, TokenCertificate)
 class SlotManager:
     """Modules in use, the internal one always among them.  A context manager; thread-safe.
 
-    `pins` is asked where a caller names nobody; a `pin-value` or `pin-source` in a URI wins over both.
+    `pins` is asked where a caller names nobody; a `pin-value` or `pin-source` in a URI wins over both.  `memory`: what is known of
+    PINs; managers of several processes share it if it was made before these were forked.
     """
 
-    def __init__(self, pins: PinProvider | None = None) -> None:
+    def __init__(self, pins: PinProvider | None = None, *, memory: PinMemory | None = None) -> None:
         self._pins = pins
-        self._memory = PinMemory()
+        self._memory = memory or PinMemory()
         self._internal = InternalModule()
         self._loaded: dict[str, PKCS11Module] = {}
         self._lock = threading.RLock()
