@@ -89,12 +89,16 @@ make_venv() {
 stamp() {
     local python=$1
     shift
-    { "$python" -VV; echo "$PWD" "$@"; cat pyproject.toml tools/setup.sh; } | sha256sum | cut -d' ' -f1
+    { "$python" -VV; echo "$PWD" "$@"; cat pyproject.toml tools/setup.sh tokens/{pyproject.toml,hatch_build.py,pk11_tokens/shim/*}; } |
+        sha256sum | cut -d' ' -f1
 }
 
-# install_project EXTRAS: .venv with the project (editable) and its extras.
+# install_project EXTRAS: .venv with the project (editable) and its extras; for tests, the simulated tokens too, of which one
+# file is compiled.
 install_project() {
-    local extras=$1 python stamp_file wanted
+    local extras=$1 python stamp_file wanted projects
+    projects=(-e ".[$extras]")
+    [[ ,$extras, != *,test,* ]] || projects+=(-e ./tokens)
     if [ -x "$VENV/bin/python" ] && "$VENV/bin/python" -c 'import pip' 2>/dev/null; then
         python=$VENV/bin/python
     else
@@ -107,7 +111,7 @@ install_project() {
     wanted=$(stamp "$python" "$extras")
     if [ "$(cat "$stamp_file" 2>/dev/null)" != "$wanted" ]; then
         say "installing nss-pk11[$extras] into .venv"
-        quietly "$python" -m pip install -e ".[$extras]" || fail "pip could not install the project; see $LOG"
+        quietly "$python" -m pip install "${projects[@]}" || fail "pip could not install the project; see $LOG"
         echo "$wanted" >"$stamp_file"
     fi
     export PATH=$VENV/bin:$PATH

@@ -18,7 +18,7 @@ from pathlib import Path
 from struct import Struct
 from typing import NamedTuple
 
-from .abi import CKR, FUNCTIONS, Refused
+from .abi import CKR, FUNCTIONS, ULONG, Refused
 from .functions import IMPLEMENTED, Call, Function
 from .host import Host
 from .journal import Journal
@@ -44,6 +44,14 @@ _SLOT = (
     "C_CloseAllSessions",
 )
 
+# What these read for certain, and so is asked for at once: data and the length of the room for what comes of them, or data
+# and a signature; by the places of arguments, (pointer, length).
+_DATA, _ROOM = (1, 2), (4, None)
+_INPUTS: dict[str, tuple[tuple[int, int | None], ...]] = {
+    **dict.fromkeys(("C_Encrypt", "C_Decrypt", "C_Digest", "C_Sign", "C_EncryptUpdate", "C_DecryptUpdate"), (_DATA, _ROOM)),
+    "C_Verify": (_DATA, (3, 4)),
+}
+
 
 class _Entry(NamedTuple):
     """A function as the server needs it."""
@@ -51,13 +59,14 @@ class _Entry(NamedTuple):
     name: str
     function: Function | None
     about: str  # "nothing", "slot", "session"
+    inputs: tuple[tuple[int, int | None], ...]
 
 
 def _about(name: str) -> str:
     return "nothing" if name in _NOTHING else "slot" if name in _SLOT else "session"
 
 
-_TABLE = tuple(_Entry(name, IMPLEMENTED.get(name), _about(name)) for name in FUNCTIONS)
+_TABLE = tuple(_Entry(name, IMPLEMENTED.get(name), _about(name), _INPUTS.get(name, ())) for name in FUNCTIONS)
 
 
 class Server:
@@ -149,6 +158,8 @@ class Server:
     def _answer(self, host: Host, memory: Memory, entry: _Entry, arguments: tuple[int, ...]) -> None:
         began = time.perf_counter()
         call = Call(host, memory, entry.name, arguments, self._machine, self._token(host, entry, arguments))
+        if entry.inputs and call.token is not None:
+            memory.expect([(arguments[at], ULONG.size if of is None else arguments[of]) for at, of in entry.inputs])
         rv = _result(call, entry)
         self._journal.add(call, rv, time.perf_counter() - began)
         memory.reply(rv)

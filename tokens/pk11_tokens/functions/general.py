@@ -10,7 +10,7 @@ LIBRARY_VERSION = (0, 1)
 
 
 def C_Initialize(call: Call, arguments: int) -> None:
-    """Begin.  The module locks with what the system has, so that mutexes of the host's own (without CKF_OS_LOCKING_OK) won't do."""
+    """Begin.  The module locks as the system does: a host that insists on mutexes of its own gets CKR_CANT_LOCK."""
     with call.machine.lock:
         if call.host.initialised:
             raise Refused(CKR.CRYPTOKI_ALREADY_INITIALIZED)

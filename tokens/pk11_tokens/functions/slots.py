@@ -6,7 +6,6 @@ from time import gmtime, strftime
 
 from ..abi import (
     CKF,
-    CKM,
     CKR,
     EFFECTIVELY_INFINITE,
     MECHANISM_INFO,
@@ -18,7 +17,7 @@ from ..abi import (
     padded,
 )
 from ..machine import Machine, Pin, Reader, Token
-from ..mechanisms import MECHANISMS
+from ..mechanisms import offered
 from . import Call
 from .pins import new_pin, pin_from
 
@@ -73,9 +72,7 @@ def C_GetSlotInfo(call: Call, slot: int, info: int) -> None:
     """CK_SLOT_INFO."""
     reader = reader_of(call.machine, slot)
     flags = (
-        CKF.TOKEN_PRESENT * (reader.token is not None)
-        | CKF.REMOVABLE_DEVICE * reader.removable
-        | CKF.HW_SLOT * reader.hardware
+        CKF.TOKEN_PRESENT * (reader.token is not None) | CKF.REMOVABLE_DEVICE * reader.removable | CKF.HW_SLOT * reader.hardware
     )
     names = padded(reader.description, 64), padded("nss-pk11", 32)
     call.memory.write(info, SLOT_INFO.pack(*names, flags, *HARDWARE_VERSION, *FIRMWARE_VERSION))
@@ -118,18 +115,17 @@ def C_GetTokenInfo(call: Call, slot: int, info: int) -> None:
 def C_GetMechanismList(call: Call, slot: int, mechanisms: int, count: int) -> None:
     """What the token offers, in the order of its personality."""
     _, token = token_in(call.machine, slot)
-    _numbers(call, mechanisms, count, [CKM[name.removeprefix("CKM_")] for name in token.personality.mechanisms])
+    _numbers(call, mechanisms, count, list(offered(token.personality.mechanisms)))
 
 
 def C_GetMechanismInfo(call: Call, slot: int, mechanism: int, info: int) -> None:
     """CK_MECHANISM_INFO."""
     _, token = token_in(call.machine, slot)
-    call.noted["mechanism"] = mechanism
-    row = MECHANISMS.get(CKM(mechanism)) if mechanism in iter(CKM) else None
-    if row is None or f"CKM_{CKM(mechanism).name}" not in token.personality.mechanisms:
+    capability = offered(token.personality.mechanisms).get(mechanism)
+    if capability is None:
         raise Refused(CKR.MECHANISM_INVALID)
-    flags = row.flags | CKF.HW * token.personality.hardware
-    call.memory.write(info, MECHANISM_INFO.pack(*row.sizes, flags))
+    flags = capability.flags | CKF.HW * token.personality.hardware
+    call.memory.write(info, MECHANISM_INFO.pack(*capability.sizes, flags))
 
 
 def C_InitToken(call: Call, slot: int, pin: int, pin_length: int, label: int) -> None:
