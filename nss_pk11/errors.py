@@ -276,6 +276,12 @@ class TokenError(NSPRError):
         return super().__str__() + (f" ({where})" if where else "")
 
 
+class WrongSignature(TokenError):
+    """A token made a signature that its own public key does not verify.  It was not sent."""
+
+    default_name = "SEC_ERROR_BAD_SIGNATURE"
+
+
 class NotFound(TokenError):
     """No module, token, key or certificate answers the description."""
 

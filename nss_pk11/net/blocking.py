@@ -279,13 +279,20 @@ class TLSSocket:
 
     def _operate(self, operation: Operation) -> None:
         try:
-            result = self._executor.run(operation)
+            left = {} if self._until is None else {"timeout": self._until - time.monotonic()}
+            result = self._executor.run(operation, peer=self._peer(), **left)
         except Exception as error:
             with self._lock:
                 self._engine.fail(operation, error)
         else:
             with self._lock:
                 self._engine.complete(operation, result)
+
+    def _peer(self) -> object:
+        try:
+            return self._sock.getpeername()
+        except OSError:  # it has gone
+            return ()
 
     # --- sending ---------------------------------------------------------------------------------------------------------
 

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import socket
-    from concurrent.futures import Future
 
     from ..errors import NSPRError
     from ..tls.engine import Engine
     from ..tls.events import ConnectionInfo
+    from .dispatcher import Errand
 
 
 class Application(Protocol):
@@ -75,7 +75,7 @@ class Connection:
         self.bytes_in = self.bytes_out = 0
         self.unsent: list[bytes | memoryview] | None = None
         self.mask = -1
-        self.future: Future[None] | None = None
+        self.future: Errand | None = None
         self.deadlines: Deadlines | None = None
 
     @property

@@ -1,34 +1,36 @@
 """Runs what an engine asks for: signatures and decryptions on tokens, session look-ups, decisions about certificates.
 
-The only place where an engine's Operation meets a token's key.  A driver runs an operation in place (`run`) or hands it to
-a worker thread (`submit`); `quick` says which is wiser.  Knows no sockets and no engines.
+The only place where an engine's Operation meets a token's key.  A driver that must not wait runs an operation in place if that is
+quick (`run_if_quick`), else in a worker thread (`submit`); one that may wait just runs it.  Knows no sockets and no engines.
 """
 
 from __future__ import annotations
 
+import logging
 import time
-from collections import deque
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 from threading import Lock
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol
 
-from ..errors import CertificateError, DecryptError, HandshakeTimeout, InternalError
+from ..errors import CertificateError, DecryptError, WrongSignature
+from ..slots.group import KeyGroup
 from ..tls.signatures import load_leaf
 from ..tls.waits import ChooseClientIdentity, Decrypt, LookupSession, Operation, Sign, VerifyPeer
+from .dispatcher import IN_PLACE_BELOW, Answer, Dispatcher, Errand, NotQuick, Use
 from .identity import ALGORITHMS, check_signature, key_of
+from .uses import Observer
 
 if TYPE_CHECKING:
-    from ..slots import PrivateKey, TokenInfo
+    from ..slots import PrivateKey
+    from ..slots.group import Member
     from ..tls.config import Identity
 
-_K = TypeVar("_K", Sign, Decrypt)
-Answer = Callable[[object, BaseException | None], None]
+__all__ = ["KeyExecutor", "NotQuick", "SessionStore", "Unverified", "Verifier", "choose_identity"]
 
-IN_PLACE_BELOW = 0.002  # seconds: a thread switch and a wake-up cost less than a tenth of this
-RECENT = 16  # operations of a key that tell how quick it is
-THREADS_PER_TOKEN = 16  # a network HSM answers many at once; more than its sessions would only queue there instead of here
+log = logging.getLogger(__name__)
+
+TIMEOUT = 10.0  # seconds that a key which is away is waited for, where the caller does not say
 VERIFIED_FOR = 60.0  # seconds a verified chain stays verified
 VERIFIED_CHAINS = 256
 
@@ -65,11 +67,12 @@ class KeyExecutor:
     """One for any number of connections; thread-safe.
 
     `trust`: decides on peers' certificates; without it every certificate is refused.  `sessions`: a server's session
-    cache.  `choose`: picks the client identity instead of `choose_identity`.  `check_signatures`: verify each signature
-    with the certificate's public key before it leaves, so that a token that computes wrongly (RSA-CRT faults give the key
-    away) is found out; costs 25 to 60 microseconds and is off by default, as tokens check themselves.
+    cache.  `choose`: picks the client identity instead of `choose_identity`.  `observers` are told of every use of a key.
+    `check_signatures`: verify each signature with the token's public key before it leaves, so that a token that computes wrongly
+    (RSA-CRT faults give the key away) is found out.  It costs 25 to 60 microseconds; None, the default, checks all but those of
+    quick tokens that are software, since these run in memory no worse than ours.
 
-    Keys slower than 2 ms go to worker threads, a pool per token: one token that hangs stops no other.
+    Keys slower than 2 ms go to worker threads, a pool per token; `dispatcher` says what happens when one fails.
     """
 
     def __init__(
@@ -78,58 +81,69 @@ class KeyExecutor:
         trust: Verifier | None = None,
         sessions: SessionStore | None = None,
         choose: Callable[[ChooseClientIdentity], Identity | None] | None = None,
-        check_signatures: bool = False,
+        check_signatures: bool | None = None,
+        observers: Sequence[Observer] = (),
         in_place_below: float = IN_PLACE_BELOW,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.trust, self.sessions, self.choose = trust, sessions, choose or choose_identity
-        self.check_signatures, self.in_place_below, self.clock = check_signatures, in_place_below, clock
-        self._recent: dict[Identity, deque[float]] = {}
+        self.check_signatures, self.clock = check_signatures, clock
+        self._dispatcher = Dispatcher(observers, in_place_below)
+        self._groups: dict[PrivateKey, KeyGroup] = {}
         self._verified: dict[bytes, float] = {}
-        self._pools: dict[TokenInfo, ThreadPoolExecutor] = {}
         self._lock = Lock()
         self._run: dict[type[Operation], Callable[..., object]] = {
-            Sign: self._timed(self._sign),
-            Decrypt: self._timed(self._decrypt),
             LookupSession: self._lookup,
             VerifyPeer: self._verify,
             ChooseClientIdentity: lambda operation: self.choose(operation),
         }
 
-    def run(self, operation: Operation) -> object:
-        """The operation's result.  Raises whatever the engine is to be told with `fail`."""
+    def run(self, operation: Operation, timeout: float = TIMEOUT, peer: object = ()) -> object:
+        """The operation's result, however long it takes; a key that is away is waited for up to `timeout` seconds.
+
+        `peer`: its address, for observers.  Raises whatever the engine is to be told with `fail`.
+        """
+        if isinstance(operation, Sign | Decrypt):
+            return self._dispatcher.run(self._errand(operation, timeout, peer))
         return self._run[type(operation)](operation)
 
-    def quick(self, operation: Operation) -> bool:
-        """Whether the operation is over before a thread would have been woken.
+    def run_if_quick(self, operation: Operation, peer: object = ()) -> object:
+        """The same, but raises NotQuick where it would take longer than to wake a thread: `submit` it then."""
+        if isinstance(operation, Sign | Decrypt):
+            return self._dispatcher.run_if_quick(self._errand(operation, 0.0, peer))
+        return self._run[type(operation)](operation)
 
-        By the quickest of the key's last operations, not their mean: on a busy machine anything may take long now and then,
-        but a token far away is never quick.
-        """
-        if not isinstance(operation, Sign | Decrypt):
-            return True
-        recent = self._recent.get(operation.identity)
-        return (min(recent) if recent else key_of(operation.identity).latency) < self.in_place_below
-
-    def submit(self, operation: Sign | Decrypt, answer: Answer, timeout: float) -> Future[None]:
+    def submit(self, operation: Sign | Decrypt, answer: Answer, timeout: float, peer: object = ()) -> Errand:
         """Run `operation` in a worker thread, which calls `answer(result, error)`.
 
-        An operation that has waited longer than `timeout` seconds is not run: error is HandshakeTimeout.  Cancelling the
-        future before it runs forgets it; `answer` is then not called.
+        An operation that has waited longer than `timeout` seconds is not run: error is HandshakeTimeout, or why the token could
+        not do it.  `cancel()` what this returns to forget it.
         """
+        errand = self._errand(operation, timeout, peer)
+        self._dispatcher.send(errand, answer)
+        return errand
+
+    def group(self, key: PrivateKey) -> KeyGroup:
+        """The tokens that a key is used on, with their state."""
+        group = self._groups.get(key)
+        if group is None:
+            with self._lock:
+                group = self._groups.setdefault(key, key if isinstance(key, KeyGroup) else KeyGroup((key,)))
+        return group
+
+    @property
+    def groups(self) -> list[KeyGroup]:
+        """Of every key that was used, or asked for by `group`."""
+        return list(self._groups.values())
+
+    def _errand(self, operation: Sign | Decrypt, timeout: float, peer: object) -> Errand:
+        group = self.group(key_of(operation.identity))
         deadline = time.monotonic() + timeout
-
-        def work() -> None:
-            try:
-                if time.monotonic() > deadline:
-                    raise HandshakeTimeout("the token has too much to do: the operation waited too long")
-                result = self.run(operation)
-            except BaseException as error:
-                answer(None, error)
-            else:
-                answer(result, None)
-
-        return self._pool(key_of(operation.identity)).submit(work)
+        if isinstance(operation, Sign):
+            return Errand(group, self._signing(operation), "sign", deadline, peer)
+        ciphertext = operation.ciphertext
+        use = Use(lambda member, patient: member.key.decrypt(ciphertext, patient=patient), lambda member: "CKM_RSA_PKCS")
+        return Errand(group, use, "decrypt", deadline, peer)
 
     def store(self, session_id: bytes, state: bytes) -> None:
         """Keep a server session; answers later LookupSessions."""
@@ -143,10 +157,7 @@ class KeyExecutor:
 
     def close(self) -> None:
         """Forget what is queued and wait for what runs."""
-        with self._lock:
-            pools, self._pools = list(self._pools.values()), {}
-        for pool in pools:
-            pool.shutdown(wait=True, cancel_futures=True)
+        self._dispatcher.close()
 
     def __enter__(self) -> KeyExecutor:
         return self
@@ -154,41 +165,41 @@ class KeyExecutor:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def _pool(self, key: PrivateKey) -> ThreadPoolExecutor:
-        with self._lock:
-            pool = self._pools.get(key.token)
-            if pool is None:
-                pool = self._pools[key.token] = ThreadPoolExecutor(THREADS_PER_TOKEN, f"token-{key.token.label}")
-            return pool
-
-    def _timed(self, run: Callable[[_K], object]) -> Callable[[_K], object]:
-        def timed(operation: _K) -> object:
-            begun = time.perf_counter()
-            result = run(operation)
-            recent = self._recent.get(operation.identity)
-            if recent is None:
-                recent = self._recent[operation.identity] = deque(maxlen=RECENT)
-            recent.append(time.perf_counter() - begun)
-            return result
-
-        return timed
-
     # --- the operations ------------------------------------------------------------------------------------------------
 
-    def _sign(self, operation: Sign) -> bytes:
-        identity, scheme, message = operation.identity, operation.scheme, operation.message
-        signature = key_of(identity).sign(ALGORITHMS[scheme], message)
-        if self.check_signatures:
-            try:
-                check_signature(scheme, load_leaf(identity.chain), signature, message)
-            except DecryptError:
-                raise InternalError(
-                    "the token made a signature that does not verify; it was not sent", name="SEC_ERROR_BAD_SIGNATURE"
-                ) from None
-        return signature
+    def _signing(self, operation: Sign) -> Use:
+        algorithm = ALGORITHMS[operation.scheme]
 
-    def _decrypt(self, operation: Decrypt) -> bytes | None:
-        return key_of(operation.identity).decrypt(operation.ciphertext)
+        def sign(member: Member, patient: bool) -> bytes:
+            signature = member.key.sign(algorithm, operation.message, patient=patient)
+            if self._to_be_checked(member):
+                self._check(operation, member, signature)
+            return signature
+
+        return Use(sign, lambda member: member.key.mechanism(algorithm))
+
+    def _to_be_checked(self, member: Member) -> bool:
+        if member.breaker.suspect:
+            return True
+        if self.check_signatures is not None:
+            return self.check_signatures
+        return member.key.token.hardware or not self._dispatcher.quick(member)
+
+    def _check(self, operation: Sign, member: Member, signature: bytes) -> None:
+        """Raises WrongSignature, and marks the token."""
+        try:
+            check_signature(operation.scheme, load_leaf(operation.identity.chain), signature, operation.message)
+        except DecryptError:
+            token = member.key.token
+            if not member.breaker.suspect:
+                member.breaker.suspect = True
+                log.error('token "%s" (serial %s) signs wrongly; what it signed was not sent', token.label, token.serial)
+            raise WrongSignature(
+                f'token "{token.label}" made a signature that does not verify; it was not sent',
+                token=token.label,
+                slot=token.slot,
+                module=token.module,
+            ) from None
 
     def _lookup(self, operation: LookupSession) -> bytes | None:
         return self.sessions.get(operation.session_id) if self.sessions is not None else None

@@ -37,11 +37,11 @@ from ..tls.engine import Engine
 from ..tls.events import Data, ForgetSession, HandshakeCompleted, NewSession, PeerCertificate, PeerClosed, StoreSession
 from ..tls.waits import ChooseClientIdentity, Decrypt, LookupSession, Operation, Sign, VerifyPeer
 from .connection import Application, Connection, Deadlines, Echo
+from .executor import KeyExecutor, NotQuick
 from .sizes import READ_SIZE
 
 if TYPE_CHECKING:
     from ..tls.config import ServerConfig
-    from .executor import KeyExecutor
 
 log = logging.getLogger(__name__)
 
@@ -205,9 +205,9 @@ class Server:
 
     def _housekeeping(self, now: float) -> None:
         for connection in self._handshaking.expired(now):
-            self._end(
-                connection, HandshakeTimeout(f"the peer did not finish the handshake within {self._handshaking.seconds:g} s")
-            )
+            whose = "peer" if connection.future is None else "token"
+            late = f"the {whose} did not finish the handshake within {self._handshaking.seconds:g} s"
+            self._end(connection, HandshakeTimeout(late))
         for connection in self._open.expired(now):
             self._expire(connection)
         for connection in self._lingering.expired(now):
@@ -355,16 +355,24 @@ class Server:
 
     def _operate(self, connection: Connection, event: object) -> None:
         operation: Operation = event  # type: ignore[assignment]
-        if isinstance(operation, Sign | Decrypt) and not self.executor.quick(operation):
-            answer = partial(self._answered, connection, operation)
-            connection.future = self.executor.submit(operation, answer, self._handshaking.seconds)
-            return
         try:
-            result = self.executor.run(operation)
+            result = self.executor.run_if_quick(operation, connection.address)
+        except NotQuick:
+            answer = partial(self._answered, connection, operation)
+            timeout = self._time_left(connection)
+            connection.future = self.executor.submit(operation, answer, timeout, connection.address)  # type: ignore[arg-type]
         except Exception as error:
             connection.engine.fail(operation, error)
         else:
             connection.engine.complete(operation, result)
+
+    def _time_left(self, connection: Connection) -> float:
+        """For a key operation, seconds: it must fail before its handshake's time is over, or nobody hears that it was the
+        token's.
+        """
+        allowed = self._handshaking.seconds
+        spent = monotonic() - connection.started if connection.deadlines is self._handshaking else 0.0
+        return allowed - spent - min(0.5, 0.1 * allowed)
 
     def _answered(self, connection: Connection, operation: Operation, result: object, error: BaseException | None) -> None:
         """In a worker thread."""

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from nss_pk11.errors import CertificateError, HandshakeTimeout, InternalError
-from nss_pk11.net.executor import VERIFIED_FOR, KeyExecutor, Unverified, choose_identity
+from nss_pk11.errors import CertificateError, HandshakeTimeout, InternalError, WrongSignature
+from nss_pk11.net.executor import VERIFIED_FOR, KeyExecutor, NotQuick, Unverified, choose_identity
 from nss_pk11.net.identity import key_of
 from nss_pk11.sessions import ServerCache
 from nss_pk11.tls.codepoints import SignatureScheme
@@ -49,23 +49,25 @@ class Answers:
 
 def test_quick_keys_run_in_place_and_slow_ones_do_not(identity: Identity) -> None:
     with KeyExecutor() as executor:
-        assert executor.quick(signing(identity, latency=0.0005))
-        assert not executor.quick(signing(identity, latency=0.03))
-        assert executor.quick(LookupSession(b"id"))
+        assert executor.run_if_quick(signing(identity, latency=0.0005))
+        with pytest.raises(NotQuick):
+            executor.run_if_quick(signing(identity, latency=0.03))
+        assert executor.run_if_quick(LookupSession(b"id")) is None
 
 
 def test_one_slow_operation_does_not_make_a_quick_key_slow(identity: Identity) -> None:
     operation = signing(identity, latency=0.03)
     with KeyExecutor() as executor:
-        assert not executor.quick(operation)
+        with pytest.raises(NotQuick):
+            executor.run_if_quick(operation)
         executor.run(operation)  # by SoftHSM, well under 2 ms
-        assert executor.quick(operation)
+        assert executor.run_if_quick(operation)
 
 
 def test_signatures_of_one_token_run_side_by_side(identity: Identity) -> None:
     together = threading.Barrier(4)
 
-    def sign(algorithm: object, message: bytes) -> bytes:
+    def sign(algorithm: object, message: bytes, *, patient: bool) -> bytes:
         together.wait(TIMEOUT)
         return b"signature"
 
@@ -86,7 +88,7 @@ def test_operation_that_waited_too_long_is_not_run(identity: Identity) -> None:
 
 
 def test_error_of_a_token_is_the_answer(identity: Identity) -> None:
-    def sign(algorithm: object, message: bytes) -> bytes:
+    def sign(algorithm: object, message: bytes, *, patient: bool) -> bytes:
         raise InternalError("the token is on fire")
 
     answers = Answers()
@@ -108,10 +110,10 @@ def test_close_leaves_no_threads(identity: Identity) -> None:
 
 def test_wrong_signature_is_not_released(identity: Identity) -> None:
     key = key_of(identity)
-    wrong = signing(identity, sign=lambda algorithm, message: key.sign(algorithm, b"another message"))
-    with KeyExecutor(check_signatures=True) as careful, KeyExecutor() as trusting:
+    wrong = signing(identity, sign=lambda algorithm, message, **_: key.sign(algorithm, b"another message"))
+    with KeyExecutor(check_signatures=True) as careful, KeyExecutor(check_signatures=False) as trusting:
         assert careful.run(signing(identity))
-        with pytest.raises(InternalError, match="does not verify") as refused:
+        with pytest.raises(WrongSignature, match="does not verify") as refused:
             careful.run(wrong)
         assert trusting.run(wrong)
     assert refused.value.name == "SEC_ERROR_BAD_SIGNATURE"
