@@ -154,9 +154,9 @@ class Control:
             "calls": self._journal.count(found.name),
         }
 
-    def calls(self) -> list[dict[str, Any]]:
-        """The last calls of all hosts."""
-        return self._journal.calls()
+    def calls(self, since: int = 0) -> list[dict[str, Any]]:
+        """The last calls of all hosts, those after number `since`."""
+        return self._journal.calls(since)
 
     def forget_calls(self) -> None:
         """Forget the calls so far, and their counts."""

@@ -12,6 +12,7 @@ import threading
 import time
 from collections import Counter, deque
 from enum import IntEnum
+from itertools import count, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -76,6 +77,7 @@ class Journal:
     def __init__(self) -> None:
         self.counts: dict[str, Counter[str]] = {}  # by token name, then function; "" for calls that concern no token
         self._calls: deque[dict[str, Any]] = deque(maxlen=KEPT)
+        self._numbers = count(1)
         self._files: list[TextIO] = []
         self._lock = threading.Lock()
 
@@ -83,6 +85,7 @@ class Journal:
         """Note a call that was answered with `rv` after `seconds`."""
         record = _record(call, rv, seconds)
         with self._lock:
+            record["number"] = next(self._numbers)
             self._calls.append(record)
             self.counts.setdefault(record.get("token", ""), Counter())[call.function] += 1
             if self._files:
@@ -96,10 +99,11 @@ class Journal:
         with self._lock:
             self._files.append(file)
 
-    def calls(self) -> list[dict[str, Any]]:
-        """The last calls, oldest first; at most KEPT."""
+    def calls(self, since: int = 0) -> list[dict[str, Any]]:
+        """The last calls, oldest first, at most KEPT; those with a greater number than `since`."""
         with self._lock:
-            return list(self._calls)
+            newest_first = takewhile(lambda call: call["number"] > since, reversed(self._calls))
+            return list(newest_first)[::-1]
 
     def count(self, token: str) -> dict[str, int]:
         """How often each function was called on a token, since the beginning."""
@@ -119,7 +123,7 @@ class Journal:
 
 
 def _record(call: Call, rv: int, seconds: float) -> dict[str, Any]:
-    record: dict[str, Any] = {"time": round(time.time(), 6), "host": call.host.pid, "function": call.function}
+    record: dict[str, Any] = {"number": 0, "time": round(time.time(), 6), "host": call.host.pid, "function": call.function}
     if call.arguments and call.function not in _NEITHER:
         record["slot" if call.function in _SLOT_FIRST else "session"] = call.arguments[0]
     if call.token is not None:

@@ -169,9 +169,12 @@ class Simulator:
         """Take out what is in the reader and put this token in, without a moment between."""
         self.ask("swap", reader=reader, token=token)
 
-    def calls(self) -> list[dict[str, Any]]:
-        """The last calls of all hosts, oldest first: time, host, function, slot or session, token, arguments, result, ms."""
-        calls: list[dict[str, Any]] = self.ask("calls")
+    def calls(self, since: int = 0) -> list[dict[str, Any]]:
+        """The last calls of all hosts, oldest first: number, time, host, function, slot or session, token, arguments, result, ms.
+
+        `since`: only those with a greater number.
+        """
+        calls: list[dict[str, Any]] = self.ask("calls", since=since)
         return calls
 
     def forget_calls(self) -> None:
