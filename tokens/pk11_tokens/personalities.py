@@ -35,6 +35,19 @@ ECDSA_HASHED = ("CKM_ECDSA_SHA1", "CKM_ECDSA_SHA224", "CKM_ECDSA_SHA256", "CKM_E
 ECDH = ("CKM_ECDH1_DERIVE",)
 EDDSA = ("CKM_EC_EDWARDS_KEY_PAIR_GEN", "CKM_EDDSA")
 ML_DSA = ("CKM_ML_DSA_KEY_PAIR_GEN", "CKM_ML_DSA")
+HMAC = ("CKM_SHA_1_HMAC", "CKM_SHA224_HMAC", "CKM_SHA256_HMAC", "CKM_SHA384_HMAC", "CKM_SHA512_HMAC")
+SECRET = (
+    "CKM_GENERIC_SECRET_KEY_GEN",
+    "CKM_AES_KEY_GEN",
+    "CKM_AES_ECB",
+    "CKM_AES_CBC",
+    "CKM_AES_CBC_PAD",
+    "CKM_AES_CTR",
+    "CKM_AES_GCM",
+    "CKM_AES_KEY_WRAP",
+    "CKM_AES_KEY_WRAP_PAD",
+    "CKM_AES_CMAC",
+)
 RSA_ALL = RSA_PKCS1 + RSA_PKCS1_HASHED + RSA_PSS + RSA_MORE
 EC_ALL = ECDSA + ECDSA_HASHED + ECDH
 
@@ -85,14 +98,14 @@ PERSONALITIES: dict[str, Personality] = {
         # Everything, at once: where the test is about something else.
         Personality(
             name="plain",
-            mechanisms=(),
+            mechanisms=DIGESTS + RSA_ALL + EC_ALL + EDDSA + ML_DSA + SECRET + HMAC,
             pin_tries=0,
         ),
-        # A PIV card (NIST SP 800-73-4): the card pads nothing but PKCS #1 v1.5, knows P-256 and P-384, and one
-        # application talks to it at a time.
+        # A card as PIV ones are behind their middleware (NIST SP 800-73-4): PKCS #1 v1.5 and ECDSA, one operation after the
+        # other, one session.
         Personality(
             name="smart card",
-            mechanisms=RSA_PKCS1 + RSA_PKCS1_HASHED + ECDSA,
+            mechanisms=DIGESTS + RSA_PKCS1 + RSA_PKCS1_HASHED + ECDSA,
             model="PIV card",
             pin_lengths=(6, 8),
             max_sessions=1,
@@ -101,7 +114,7 @@ PERSONALITIES: dict[str, Personality] = {
         # The same card in a reader with a keypad: the PIN never passes through the host.
         Personality(
             name="pinpad reader",
-            mechanisms=RSA_PKCS1 + RSA_PKCS1_HASHED + ECDSA,
+            mechanisms=DIGESTS + RSA_PKCS1 + RSA_PKCS1_HASHED + ECDSA,
             model="PIV card, keypad",
             pin_lengths=(4, 12),
             parallel=1,
@@ -111,7 +124,7 @@ PERSONALITIES: dict[str, Personality] = {
         # In a rack, behind a link: nobody pulls it out, but it is far away, shared, and forgets the idle.
         Personality(
             name="network HSM",
-            mechanisms=DIGESTS + RSA_ALL + EC_ALL,
+            mechanisms=DIGESTS + RSA_ALL + EC_ALL + SECRET + HMAC,
             model="network HSM",
             removable=False,
             pin_tries=10,
