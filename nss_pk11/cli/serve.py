@@ -240,8 +240,10 @@ def serve_here(
         config, trust = configure(manager, settings, identities)
         log = ConnectionLog(format=settings.log_format)  # type: ignore[arg-type]
         with (
-            watched(identities, publish, settings.audit) as watch,
-            KeyExecutor(trust=trust, sessions=ServerCache(), check_signatures=settings.check_signatures) as executor,
+            watched(publish, settings.audit) as watch,
+            KeyExecutor(
+                trust=trust, sessions=ServerCache(), check_signatures=settings.check_signatures, observers=watch.observers
+            ) as executor,
         ):
             application, closed = watch.callbacks(settings.application, log.closed)
             server = Server(
@@ -299,12 +301,13 @@ def configure(manager: SlotManager, settings: Settings, identities: tuple[Identi
 
 def load_identities(manager: SlotManager, settings: Settings) -> tuple[Identity, ...]:
     """Each --identity.  --chain and --ocsp belong to the only one."""
-    from ..net.identity import load_identity
+    from ..net.identity import join_identities, load_identity
 
     if (settings.chain or settings.ocsp) and len(settings.identities) > 1:
         raise ConfigurationError("--chain and --ocsp go with one --identity; put the others' certificates beside their keys")
     staple = _read_staple(settings.ocsp) if settings.ocsp else b""
-    return tuple(load_identity(manager, source, chain=settings.chain, ocsp=staple) for source in settings.identities)
+    loaded = [load_identity(manager, source, chain=settings.chain, ocsp=staple) for source in settings.identities]
+    return join_identities(loaded)
 
 
 def _read_staple(path: str) -> bytes:

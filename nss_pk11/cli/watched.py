@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from ..net.metrics import Metrics
     from ..net.server import Server
     from ..net.uses import Observer
-    from ..tls.config import Identity
 
 Publish = Callable[["CollectorRegistry"], AbstractContextManager[object]]  # gives the numbers out while it is entered
 
@@ -70,22 +69,24 @@ class Watched:
         return (application, closed) if self.metrics is None else self.metrics.counting(application, closed)
 
     def server(self, server: Server) -> None:
-        """Whose connections are counted."""
+        """Whose connections are counted, and whose keys' tokens are watched."""
         if self.metrics is not None:
+            from ..net.identity import key_of
+
             self.metrics.connections = lambda: server.connections
+            self.metrics.groups = [server.executor.group(key_of(identity)) for identity in server.config.identities]
 
 
 @contextmanager
-def watched(identities: Sequence[Identity], publish: Publish | None, audit: str | None) -> Iterator[Watched]:
+def watched(publish: Publish | None, audit: str | None) -> Iterator[Watched]:
     """Metrics given out by `publish`, and an audit log in the file `audit`.  Raises ConfigurationError."""
     observers: list[Observer] = []
     metrics: Metrics | None = None
     with ExitStack() as stack:
         if publish is not None:
-            from ..net.identity import key_of
             from ..net.metrics import Metrics
 
-            metrics = Metrics([key_of(identity) for identity in identities])
+            metrics = Metrics()
             observers.append(metrics.key_used)
             stack.enter_context(publish(metrics.registry))
         if audit is not None:

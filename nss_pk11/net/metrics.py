@@ -19,6 +19,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from operator import add
 from threading import Thread
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -32,8 +33,8 @@ except ImportError:
     raise ConfigurationError("metrics need the package prometheus-client: pip install 'nss-pk11[metrics]'") from None
 
 if TYPE_CHECKING:
-    from ..slots import PrivateKey, TokenInfo
-    from ..slots.health import Breaker
+    from ..slots import TokenInfo
+    from ..slots.group import KeyGroup, Member
     from ..slots.keys import Home
     from ..slots.sessions import SessionPool
     from .connection import Application, Connection
@@ -51,12 +52,13 @@ PIN_FLAGS = ("CKF_USER_PIN_COUNT_LOW", "CKF_USER_PIN_FINAL_TRY", "CKF_USER_PIN_L
 class Metrics:
     """The numbers of one process.  Thread-safe.
 
-    `keys`: those whose tokens are watched.  `registry`: where the numbers are to be had.  `connections` and
-    `audit_lines_lost` say how many there are; set them when there is a server and an audit log.
+    `registry`: where the numbers are to be had.  `groups`: the keys whose tokens are watched (`KeyExecutor.group`); `connections`
+    and `audit_lines_lost` say how many there are.  Set these once there is an executor, a server, an audit log.
     """
 
-    def __init__(self, keys: Sequence[PrivateKey] = ()) -> None:
+    def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
+        self.groups: Sequence[KeyGroup] = ()
         self.connections: Callable[[], int] = lambda: 0
         self.audit_lines_lost: Callable[[], int] = lambda: 0
         self._uses: dict[tuple[object, ...], _Use] = {}
@@ -74,7 +76,7 @@ class Metrics:
             ("audit_lines_lost", "Lines of the audit log that could not be written.", lambda: self.audit_lines_lost()),
         ):
             Gauge(f"nss_pk11_{name}", help, registry=registry).set_function(read)
-        registry.register(_Tokens(keys))
+        registry.register(_Tokens(lambda: self.groups))
         ProcessCollector(registry=registry)
 
     # --- what happens ----------------------------------------------------------------------------------------------------
@@ -141,27 +143,26 @@ class _Use(NamedTuple):
 class _Tokens:
     """The tokens of some keys, as they are when Prometheus asks (a collector of prometheus_client)."""
 
-    def __init__(self, keys: Sequence[PrivateKey]) -> None:
-        self._members = [member for key in keys for member in _members(key)]
+    def __init__(self, groups: Callable[[], Sequence[KeyGroup]]) -> None:
+        self._groups = groups
         self._watches: dict[tuple[str, ...], _Watch] = {}
 
     def collect(self) -> Iterator[Metric]:
-        homes = {_names(member.key.token): member.key.home for member in self._members if isinstance(member.key, TokenKey)}
+        members = [(_names(member.key.token), member) for group in self._groups() for member in group.members]
+        homes = {token: member.key.home for token, member in members if isinstance(member.key, TokenKey)}
         watches = self._ask(homes)
-        for name, help, read in _OF_POOLS:
-            yield _family(name, help, TOKEN, ((token, read(home.pool)) for token, home in homes.items()))
+        for name, help, gather, read in _OF_MEMBERS:
+            values: dict[tuple[str, ...], float] = {}
+            for token, member in members:
+                values[token] = gather(values.get(token, 0), read(member))
+            yield _family(name, help, TOKEN, values.items())
+        for name, help, look in _OF_POOLS:
+            yield _family(name, help, TOKEN, ((token, look(home.pool)) for token, home in homes.items()))
         yield _family("up", "Whether the token is there and answers.", TOKEN, ((t, w.up) for t, w in watches.items()))
         up = {token: watch for token, watch in watches.items() if watch.up}
         yield _family("logged_in", "Whether the user is logged in.", TOKEN, ((t, w.logged_in) for t, w in up.items()))
         flags = (((*token, flag), flag in watch.flags) for token, watch in up.items() for flag in PIN_FLAGS)
         yield _family("pin_flag", "What the token says of its PIN's tries.", (*TOKEN, "flag"), flags)
-        for name, help, judge in _OF_BREAKERS:
-            worst: dict[tuple[str, ...], float] = {}
-            for member in self._members:
-                if member.breaker is not None:
-                    token = _names(member.key.token)
-                    worst[token] = max(worst.get(token, 0), judge(member.breaker))
-            yield _family(name, help, TOKEN, worst.items())
 
     def _ask(self, homes: dict[tuple[str, ...], Home]) -> dict[tuple[str, ...], _Watch]:
         """Ask all tokens at once."""
@@ -203,27 +204,21 @@ class _Watch:
             self.up = False
 
 
-class _Member(NamedTuple):
-    """A key on one token, and the breaker that guards it where there are several."""
-
-    key: PrivateKey
-    breaker: Breaker | None = None
-
-
-def _members(key: PrivateKey) -> Iterable[_Member]:
-    """The keys behind a key: those of a group, else the key itself."""
-    members: Sequence[Any] | None = getattr(key, "members", None)
-    return [_Member(key)] if members is None else [_Member(member.key, member.breaker) for member in members]
-
-
+# Of several keys on one token the sum counts, or the worst.
+_OF_MEMBERS: tuple[tuple[str, str, Callable[[float, float], float], Callable[[Member], float]], ...] = (
+    (
+        "operations_pending",
+        "Operations sent to the token and not back, those that wait included.",
+        add,
+        lambda member: member.running,
+    ),
+    ("breaker", "Circuit breaker: 0 closed, 1 half-open, 2 open.", max, lambda member: member.breaker.state),
+    ("suspect", "Whether the token has made a wrong signature.", max, lambda member: member.breaker.suspect),
+)
 _OF_POOLS: tuple[tuple[str, str, Callable[[SessionPool], float]], ...] = (
     ("sessions_in_use", "Sessions that sign or decrypt now.", lambda pool: pool.in_use),
     ("sessions_waiting", "Threads that wait for a session.", lambda pool: pool.waiting),
     ("sessions_capacity", "Sessions at most.", lambda pool: pool.limit),
-)
-_OF_BREAKERS: tuple[tuple[str, str, Callable[[Breaker], float]], ...] = (
-    ("breaker", "Circuit breaker: 0 closed, 1 half-open, 2 open.", lambda breaker: breaker.state),
-    ("suspect", "Whether the token has made a wrong signature.", lambda breaker: breaker.suspect),
 )
 
 
