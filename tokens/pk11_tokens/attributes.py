@@ -180,10 +180,9 @@ RULES: dict[tuple[int, int], Rules] = {
     | {CKA.VALUE_LEN: Rule(NUMBER, (2, 3, 6))}
     | _uses(CKA.ENCRYPT, CKA.DECRYPT, CKA.SIGN, CKA.VERIFY, CKA.WRAP, CKA.UNWRAP),
     (CKO.SECRET_KEY, CKK.GENERIC_SECRET): _SECRET_KEY | _uses(CKA.SIGN, CKA.VERIFY),
-} | {
-    (CKO.SECRET_KEY, kind): _SECRET_KEY | _uses(CKA.SIGN, CKA.VERIFY)
-    for kind in (CKK.SHA_1_HMAC, CKK.SHA224_HMAC, CKK.SHA256_HMAC, CKK.SHA384_HMAC, CKK.SHA512_HMAC)
 }
+for _kind in (CKK.SHA_1_HMAC, CKK.SHA224_HMAC, CKK.SHA256_HMAC, CKK.SHA384_HMAC, CKK.SHA512_HMAC):
+    RULES[CKO.SECRET_KEY, _kind] = RULES[CKO.SECRET_KEY, CKK.GENERIC_SECRET]
 
 # What tells objects of one class apart, where the class alone does not tell what an object has.
 _SUBTYPE = {

@@ -39,7 +39,7 @@ _MLDSA: dict[int, tuple[type[Any], type[Any]]] = {
     2: (mldsa.MLDSA65PrivateKey, mldsa.MLDSA65PublicKey),
     3: (mldsa.MLDSA87PrivateKey, mldsa.MLDSA87PublicKey),
 }
-SECRET_SIZES = {CKK.AES: (16, 24, 32)}  # bytes; other secret keys may have any size
+SECRET_SIZES: dict[int, tuple[int, ...]] = {CKK.AES: (16, 24, 32)}  # bytes; other secret keys may have any size
 
 
 @dataclass(frozen=True)

@@ -228,6 +228,25 @@ def _sees(session: Session, item: Object) -> bool:
 # --- making objects --------------------------------------------------------------------------------------------------
 
 
+def completed_key(values: Mapping[int, bytes]) -> dict[int, bytes]:
+    """Values of a key that came from elsewhere, checked, with what follows from them (length, CKA_PUBLIC_KEY_INFO).
+
+    Raises Refused: CKR_ATTRIBUTE_VALUE_INVALID, CKR_CURVE_NOT_SUPPORTED.
+    """
+    key = Object(values).key
+    kind = ULONG.unpack(values[CKA.KEY_TYPE])[0]
+    if isinstance(key, bytes):
+        if len(key) not in keytypes.SECRET_SIZES.get(kind, (len(key) or 1,)):
+            raise Refused(CKR.ATTRIBUTE_VALUE_INVALID)
+        return {**values, CKA.VALUE_LEN: keytypes.number(len(key))}
+    private = ULONG.unpack(values[CKA.CLASS])[0] == CKO.PRIVATE_KEY
+    public_key = key.public_key() if private else key
+    completed = {**values, CKA.PUBLIC_KEY_INFO: keytypes.public_key_info(public_key)}
+    if CKA.MODULUS_BITS in values:
+        completed[CKA.MODULUS_BITS] = keytypes.number(key.key_size)
+    return completed
+
+
 def key_pair(
     private_key: Any,
     label: str,
