@@ -48,7 +48,7 @@ class Settings:
     key_log: Callable[[str], None] | None
     log_format: str
     handshake_timeout: float
-    check_signatures: bool
+    check_signatures: bool | None
     tickets: Callable[[], Tickets | None]
     workers: int = 1
     metrics: str | None = None
@@ -83,7 +83,8 @@ _IDENTITY = "Private key: a pkcs11: URI, a PEM or a PKCS #12 file. Repeatable: t
 @click.option("--handshake-timeout", type=click.FloatRange(0.1, 3600), default=10.0, show_default=True, metavar="SECONDS",
               help="How long a client may take over its handshake.")  # fmt: skip
 @click.option("--no-tickets", is_flag=True, help="Hand out no session tickets.")
-@click.option("--check-signatures", is_flag=True, help="Verify each of the token's signatures before it leaves.")
+@click.option("--check-signatures/--no-check-signatures", default=None,
+              help="Verify each of the token's signatures before it leaves. [default: of hardware, and of slow tokens]")  # fmt: skip
 def serve(
     addresses: tuple[str, ...],
     client_auth: str,
@@ -300,11 +301,9 @@ def configure(manager: SlotManager, settings: Settings, identities: tuple[Identi
 
 
 def load_identities(manager: SlotManager, settings: Settings) -> tuple[Identity, ...]:
-    """Each --identity.  --chain and --ocsp belong to the only one."""
+    """Each --identity, those of one key pair as one.  --chain and --ocsp belong to every one."""
     from ..net.identity import join_identities, load_identity
 
-    if (settings.chain or settings.ocsp) and len(settings.identities) > 1:
-        raise ConfigurationError("--chain and --ocsp go with one --identity; put the others' certificates beside their keys")
     staple = _read_staple(settings.ocsp) if settings.ocsp else b""
     loaded = [load_identity(manager, source, chain=settings.chain, ocsp=staple) for source in settings.identities]
     return join_identities(loaded)

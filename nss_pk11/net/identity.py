@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -16,11 +17,13 @@ from .. import certs
 from ..certs.info import subject_name
 from ..errors import CertificateError, ConfigurationError, DecryptError, NotFound
 from ..slots import Algorithm
+from ..slots.group import KeyGroup
 from ..tls.codepoints import Group, SignatureScheme, Version
 from ..tls.config import Identity
 from ..tls.signatures import allowed_in, fits, key_kind, load_leaf, verify
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from cryptography import x509
@@ -72,6 +75,7 @@ def load_identity(
 ) -> Identity:
     """The identity behind `source`: a pkcs11: URI of a private key, or the path of a PEM or PKCS #12 file.
 
+    Where several tokens hold the key pair that a URI names, the identity's key is the group of them (`slots.group`).
     `chain`: a PEM file, leaf first; without it the certificate is the one beside the key, on the token or in the file.
     `pins` answers for this key instead of the manager's provider.  `ocsp`: a DER response to staple.
 
@@ -82,6 +86,33 @@ def load_identity(
     key, found = _find_key(manager, str(source), pins)
     given = certs.load_pem_chain(chain) if chain is not None else tuple(found)
     return make_identity(key, given or _chain_on_token(manager, key, pins), ocsp=ocsp, allow_expired=allow_expired)
+
+
+def join_identities(identities: Iterable[Identity]) -> tuple[Identity, ...]:
+    """Identities with the same certificate are one, whose key is the group of their keys: tokens that stand in for each other."""
+    joined: dict[bytes, list[Identity]] = {}
+    for identity in identities:
+        joined.setdefault(identity.chain[0], []).append(identity)
+    return tuple(_join(same) for same in joined.values())
+
+
+def _join(same: list[Identity]) -> Identity:
+    first = same[0]
+    keys = [key for identity in same for key in _keys(key_of(identity))]
+    own = {key.uri: key for key in keys}  # one named twice is one
+    if len(own) == 1:
+        return first
+    return replace(
+        first,
+        key=KeyGroup(list(own.values())),
+        schemes=tuple(scheme for scheme in first.schemes if all(scheme in identity.schemes for identity in same)),
+        can_decrypt=all(identity.can_decrypt for identity in same),
+        cost=min(identity.cost for identity in same),
+    )
+
+
+def _keys(key: PrivateKey) -> list[PrivateKey]:
+    return [member.key for member in key.members] if isinstance(key, KeyGroup) else [key]
 
 
 def make_identity(key: PrivateKey, chain: tuple[bytes, ...], *, ocsp: bytes = b"", allow_expired: bool = False) -> Identity:
@@ -165,7 +196,7 @@ def key_of(identity: Identity) -> PrivateKey:
 
 def _find_key(manager: SlotManager, source: str, pins: PinProvider | None) -> tuple[PrivateKey, list[bytes]]:
     if source.startswith("pkcs11:"):
-        return manager.find_key(source, pins), []
+        return manager.find_key_group(source, pins), []
     return manager.load_key_file(source, pins)
 
 

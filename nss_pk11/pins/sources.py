@@ -70,7 +70,8 @@ def environment(name: str) -> PinProvider:
 
 
 def command(line: str) -> PinProvider:
-    """The first line that a shell command prints; it finds the token's label in NSS_PK11_TOKEN, its serial in NSS_PK11_SERIAL.
+    """The first line that a shell command prints; it finds the token's label in NSS_PK11_TOKEN, its serial in NSS_PK11_SERIAL,
+    so that one command may know the PINs of several tokens.
 
     Raises ConfigurationError if the command fails or prints nothing; what it printed is never shown.
     """
@@ -82,7 +83,7 @@ def command(line: str) -> PinProvider:
             raise ConfigurationError(f"the command that is to print a PIN ended with status {result.returncode}")
         return _first_line(result.stdout, "the command that is to print a PIN")
 
-    return Source("command", ask, static=True)
+    return Source("command", ask)
 
 
 def value(pin: str) -> PinProvider:

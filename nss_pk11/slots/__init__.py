@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from .events import SlotEvent, Watcher
+from .group import KeyGroup, Member
+from .health import Breaker, BreakerState
 from .internal import SoftwareKey
 from .keys import TokenKey
 from .manager import SlotManager
@@ -11,7 +13,11 @@ from .uri import Uri, is_uri
 
 __all__ = [
     "Algorithm",
+    "Breaker",
+    "BreakerState",
+    "KeyGroup",
     "MechanismInfo",
+    "Member",
     "Module",
     "PrivateKey",
     "PublicKey",

@@ -9,11 +9,12 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import TypeVar
+from typing import NoReturn
 
 from ..errors import Ambiguous, ConfigurationError, NotFound, TokenError
 from ..pins import PinProvider
 from .events import SlotEvent, Watcher
+from .group import KeyGroup
 from .internal import InternalModule, read
 from .keys import TokenKey
 from .login import PinMemory
@@ -23,7 +24,6 @@ from .publickeys import from_certificate, spki
 from .uri import Uri
 
 _log = logging.getLogger(__name__)
-Item = TypeVar("Item", PrivateKey, TokenCertificate)
 
 
 class SlotManager:
@@ -150,6 +150,20 @@ class SlotManager:
         With `type=cert` or `type=public` it is the private key beside that object.  Raises NotFound, Ambiguous, PinError,
         TokenError, ConfigurationError.
         """
+        found = self._find_keys(uri, pins)
+        return found[0] if len(found) == 1 else _ambiguous(uri, found)
+
+    def find_key_group(self, uri: str, pins: PinProvider | None = None) -> PrivateKey:
+        """As `find_key`; but where several tokens hold the one key pair that `uri` names, it is all of them (`KeyGroup`)."""
+        found = self._find_keys(uri, pins)
+        if len(found) == 1:
+            return found[0]
+        pairs = {spki(key.public_key) if key.algorithms else b"" for key in found}
+        tokens = {key.token.identity for key in found}
+        return KeyGroup(found) if len(pairs) == 1 and len(tokens) == len(found) else _ambiguous(uri, found)
+
+    def _find_keys(self, uri: str, pins: PinProvider | None) -> list[PrivateKey]:
+        """At least one.  Raises as `find_key`, but for Ambiguous."""
         wanted = Uri.parse(uri)
         if wanted.type in ("secret-key", "data"):
             raise ConfigurationError(f"{wanted}: a private key is not of type {wanted.type}")
@@ -161,7 +175,11 @@ class SlotManager:
                 found += _matching_keys(wanted, token, pins)
             if found or _of_modules(tokens):
                 break
-        return _only(found, wanted, "private key", "SEC_ERROR_NO_KEY", tokens)
+        if found:
+            return found
+        where = ", ".join(f'"{token.info.label}"' for token in tokens)
+        label = tokens[0].info.label if len(tokens) == 1 else ""
+        raise NotFound(f"{wanted}: no such private key on token {where}", name="SEC_ERROR_NO_KEY", token=label)
 
     def find_certificates(self, uri: str, pins: PinProvider | None = None) -> list[TokenCertificate]:
         """The X.509 certificates that `uri` names, [] for none.  Logs in only where the URI brings its own PIN or `pins` is given
@@ -180,6 +198,9 @@ class SlotManager:
 
     def certificate_for(self, key: PrivateKey) -> bytes | None:
         """The certificate (DER) of a key, from its own token: by CKA_ID, else any with the same public key."""
+        if isinstance(key, KeyGroup):
+            found = (self.certificate_for(member.key) for member in key.members)
+            return next((der for der in found if der is not None), None)
         token = key.home if isinstance(key, TokenKey) else self._internal.token
         try:
             mine = spki(key.public_key)
@@ -324,14 +345,8 @@ def _certifies(item: TokenCertificate, public: bytes) -> bool:
     return key is not None and spki(key) == public
 
 
-def _only(found: list[Item], uri: Uri, what: str, name: str, tokens: list[Token]) -> Item:
-    if len(found) == 1:
-        return found[0]
-    if found:
-        listing = ", ".join(item.uri for item in found)
-        raise Ambiguous(f"{uri} names {len(found)} objects: {listing}")
-    where = ", ".join(f'"{token.info.label}"' for token in tokens)
-    raise NotFound(f"{uri}: no such {what} on token {where}", name=name, token=tokens[0].info.label if len(tokens) == 1 else "")
+def _ambiguous(uri: str, found: list[PrivateKey]) -> NoReturn:
+    raise Ambiguous(f"{Uri.parse(uri)} names {len(found)} objects: {', '.join(item.uri for item in found)}")
 
 
 def _module_name(path: str) -> str:

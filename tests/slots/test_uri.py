@@ -152,7 +152,7 @@ def test_pin_sources(tmp_path: object) -> None:
     for source in (f"file:{quoted.replace('%', '%25')}", f"file://{quoted.replace('%', '%25')}", quoted, f"|cat%20'{quoted}'"):
         provider = Uri.parse(f"pkcs11:token=a?pin-source={source}").provider()
         assert provider is not None
-        assert provider.static
+        assert not provider.person
         assert provider(PinRequest("a")) == "4711", source
     assert Uri.parse("pkcs11:token=a").provider() is None
 
