@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 from .abi import CKR, FUNCTIONS, ULONG, Refused
 from .functions import IMPLEMENTED, Call, Function
+from .functions.operations import abandon
 from .host import Host
 from .journal import Journal
 from .machine import Machine, Token
@@ -77,8 +78,9 @@ class Server:
         self._machine = machine
         self._journal = journal
         self._path = path
-        self._connections: dict[socket.socket, Host] = {}  # under Machine.lock
-        self._threads: set[threading.Thread] = set()
+        self._hosts: dict[socket.socket, Host] = {}  # whose a connection is; under Machine.lock
+        self._threads: dict[socket.socket, threading.Thread] = {}
+        self._acceptor = threading.Thread(target=self._accept, name="pk11-tokens: accept", daemon=True)
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._listener.bind(os.fspath(self._path))
         self._path.chmod(0o600)
@@ -93,35 +95,27 @@ class Server:
 
     def start(self) -> None:
         """Answer calls from now on."""
-        self._thread(self._accept)
+        self._acceptor.start()
 
     def close(self) -> None:
         """Cut every connection: hosts get CKR_DEVICE_ERROR, their sessions are gone; remove the socket."""
         self._path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
+        if self._acceptor.ident is not None:
+            self._acceptor.join()
+        self._listener.close()
+        threads = dict(self._threads)
+        for connection in threads:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
         with self._machine.changed:
-            for connection in self._connections:
-                with contextlib.suppress(OSError):
-                    connection.shutdown(socket.SHUT_RDWR)
             self._machine.changed.notify_all()
         for token in list(self._machine.tokens.values()):
             token.behaviour.interrupt()
         deadline = time.monotonic() + PATIENCE
-        for thread in list(self._threads):
+        for thread in threads.values():
             thread.join(max(0.0, deadline - time.monotonic()))
-        self._listener.close()
-
-    def _thread(self, target: object, *arguments: object) -> None:
-        def run() -> None:
-            try:
-                target(*arguments)  # type: ignore[operator]
-            finally:
-                self._threads.discard(threading.current_thread())
-
-        thread = threading.Thread(target=run, name="pk11-tokens", daemon=True)
-        self._threads.add(thread)
-        thread.start()
 
     def _accept(self) -> None:
         while True:
@@ -129,30 +123,35 @@ class Server:
                 connection, _ = self._listener.accept()
             except OSError:
                 return
-            self._thread(self._serve, connection)
+            thread = threading.Thread(target=self._serve, args=(connection,), name="pk11-tokens: host", daemon=True)
+            self._threads[connection] = thread
+            thread.start()
 
     # --- one connection: one thread of a host -------------------------------------------------------------------------
 
     def _serve(self, connection: socket.socket) -> None:
-        with contextlib.suppress(OSError), connection:
-            (pid,) = _PROCESS.unpack(receive(connection, _PROCESS.size))
-            with self._joined(connection, pid) as host:
-                memory = Memory(connection)
-                for number, arguments in _requests(connection):
-                    self._answer(host, memory, _TABLE[number], arguments)
+        try:
+            with contextlib.suppress(OSError), connection:
+                (pid,) = _PROCESS.unpack(receive(connection, _PROCESS.size))
+                with self._joined(connection, pid) as host:
+                    memory = Memory(connection)
+                    for number, arguments in _requests(connection):
+                        self._answer(host, memory, _TABLE[number], arguments)
+        finally:
+            del self._threads[connection]
 
     @contextlib.contextmanager
     def _joined(self, connection: socket.socket, pid: int) -> Iterator[Host]:
         """The host with this connection; with its last one it is gone."""
         with self._machine.lock:
             host = self._machine.host(pid)
-            self._connections[connection] = host
+            self._hosts[connection] = host
         try:
             yield host
         finally:
             with self._machine.lock:
-                del self._connections[connection]
-                if host not in self._connections.values():
+                del self._hosts[connection]
+                if host not in self._hosts.values():
                     self._machine.drop(host)
 
     def _answer(self, host: Host, memory: Memory, entry: _Entry, arguments: tuple[int, ...]) -> None:
@@ -201,10 +200,13 @@ def _result(call: Call, entry: _Entry) -> int:
             with call.token.behaviour.running(call):
                 entry.function(call, *call.arguments)
     except Refused as refused:
+        if refused.rv != CKR.BUFFER_TOO_SMALL:
+            abandon(call)
         return refused.rv
     except OSError:
         raise
     except Exception:
         traceback.print_exc()
+        abandon(call)
         return CKR.GENERAL_ERROR
     return CKR.OK
