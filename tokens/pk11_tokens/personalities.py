@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 # Mechanisms by what they are for, as PKCS #11 names them.
 DIGESTS = ("CKM_SHA_1", "CKM_SHA224", "CKM_SHA256", "CKM_SHA384", "CKM_SHA512")
+# The hashed ones go first in every list: pkcs11-tool --test signs part by part with the first it finds.
 RSA_PKCS1 = ("CKM_RSA_PKCS_KEY_PAIR_GEN", "CKM_RSA_PKCS")
 RSA_PKCS1_HASHED = (
     "CKM_SHA1_RSA_PKCS",
@@ -48,7 +49,7 @@ SECRET = (
     "CKM_AES_KEY_WRAP_PAD",
     "CKM_AES_CMAC",
 )
-RSA_ALL = RSA_PKCS1 + RSA_PKCS1_HASHED + RSA_PSS + RSA_MORE
+RSA_ALL = RSA_PKCS1_HASHED + RSA_PKCS1 + RSA_PSS + RSA_MORE
 EC_ALL = ECDSA + ECDSA_HASHED + ECDH
 
 
@@ -105,7 +106,7 @@ PERSONALITIES: dict[str, Personality] = {
         # other, one session.
         Personality(
             name="smart card",
-            mechanisms=DIGESTS + RSA_PKCS1 + RSA_PKCS1_HASHED + ECDSA,
+            mechanisms=DIGESTS + RSA_PKCS1_HASHED + RSA_PKCS1 + ECDSA,
             model="PIV card",
             pin_lengths=(6, 8),
             max_sessions=1,
@@ -114,7 +115,7 @@ PERSONALITIES: dict[str, Personality] = {
         # The same card in a reader with a keypad: the PIN never passes through the host.
         Personality(
             name="pinpad reader",
-            mechanisms=DIGESTS + RSA_PKCS1 + RSA_PKCS1_HASHED + ECDSA,
+            mechanisms=DIGESTS + RSA_PKCS1_HASHED + RSA_PKCS1 + ECDSA,
             model="PIV card, keypad",
             pin_lengths=(4, 12),
             parallel=1,
