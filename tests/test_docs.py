@@ -8,6 +8,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -136,6 +137,21 @@ def test_tokens_and_keys(machine: SoftHSM) -> None:
     assert "sensitive" in output
 
 
+def test_tokens_that_come_and_go(softhsm: SoftHSM) -> None:
+    softhsm.create_token("watched")
+    said: list[tuple[object, ...]] = []
+    told = threading.Event()
+
+    def hear(*words: object) -> None:
+        said.append(words)
+        if "watched" in words:
+            told.set()
+
+    example = EXAMPLES[3].replace("/usr/lib/softhsm/libsofthsm2.so", softhsm.module_path)
+    exec(example, {"print": hear, "input": lambda prompt: told.wait(10)})
+    assert ("present", "watched") in [words[:2] for words in said]
+
+
 class PythonsOwnClient:
     """The transport of the engine's example: at its other end is Python's `ssl`, which sends `hello`, then hangs up."""
 
@@ -167,7 +183,7 @@ class PythonsOwnClient:
 
 def test_the_engine_alone(machine: SoftHSM) -> None:
     names: dict[str, Any] = {}
-    exec(EXAMPLES[3], names)
+    exec(EXAMPLES[4], names)
     pem = machine.directory / "key.pem"
     machine.run(sys.executable, "-m", "nss_pk11", "key", "generate", "--out", str(pem))
     certificate = machine.directory / "cert.pem"
