@@ -16,7 +16,7 @@ from .output import note
 
 if TYPE_CHECKING:
     from ..pins import PinProvider
-    from ..slots import SlotManager
+    from ..slots import PinMemory, SlotManager
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -90,7 +90,9 @@ def token_option(required: bool = False) -> Callable[[Command], Command]:
 
 
 @contextmanager
-def open_manager(modules: tuple[str, ...], *uris: str | None, pin: PinProvider | None = None) -> Iterator[SlotManager]:
+def open_manager(
+    modules: tuple[str, ...], *uris: str | None, pin: PinProvider | None = None, memory: PinMemory | None = None
+) -> Iterator[SlotManager]:
     """A slot manager with `modules` loaded; with none given those that p11-kit knows, unless the `uris` name their own.
 
     Without a PIN source the terminal is asked, if it comes to that.
@@ -98,7 +100,7 @@ def open_manager(modules: tuple[str, ...], *uris: str | None, pin: PinProvider |
     from .. import pins
     from ..slots import SlotManager
 
-    with SlotManager(pin or pins.terminal()) as manager:
+    with SlotManager(pin or pins.terminal(), memory=memory) as manager:
         for path in modules:
             manager.load(path)
         if not modules and not all(uri and ("module-path=" in uri or not uri.startswith("pkcs11:")) for uri in uris or (None,)):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, PinError
 from .options import module_option, open_manager, pin_option
 from .output import NETWORK, Failure, note
 from .tls_options import Address, key_log, negotiation, negotiation_options, parse_address
@@ -191,18 +191,30 @@ def run(settings: Settings, listeners: list[socket.socket]) -> int:
         return 0
     from .. import pins
     from ..net.workers import Supervisor
+    from ..slots import PinMemory
 
     with ExitStack() as stack:
         for listener in listeners:
             stack.enter_context(listener)
 
-        def ready() -> None:
-            if scraped is not None:
-                stack.enter_context(scraped.in_parent())
-            announce(listeners)
+        supervisor = Supervisor(
+            settings.workers,
+            partial(_work, settings, listeners, scraped),
+            settings.pin or pins.terminal(),
+            PinMemory(),
+            companion=partial(_answer_scrapes, scraped, listeners) if scraped is not None else None,
+        )
+        return supervisor.run(lambda: announce(listeners))
 
-        work = partial(_work, settings, listeners, scraped)
-        return Supervisor(settings.workers, work, settings.pin or pins.terminal()).run(ready)
+
+def _answer_scrapes(scraped: Scraped, listeners: list[socket.socket], worker: Worker) -> int:
+    """The life of the process that gives out the workers' metrics."""
+    for listener in listeners:
+        listener.close()
+    with scraped.in_parent():
+        worker.ready()
+        worker.wait()
+    return 0
 
 
 def _work(settings: Settings, listeners: list[socket.socket], scraped: Scraped | None, worker: Worker) -> int:
@@ -215,6 +227,8 @@ def _work(settings: Settings, listeners: list[socket.socket], scraped: Scraped |
         if failure is None:
             raise
         failure.show()
+        if isinstance(error, PinError):
+            worker.pin_failed()
         return failure.exit_code
     return 0
 
@@ -234,7 +248,8 @@ def serve_here(
     from ..sessions import ServerCache
 
     _raise_file_limit()
-    with open_manager(settings.modules, *settings.identities, pin=pin) as manager:
+    memory = worker.memory if worker is not None else None
+    with open_manager(settings.modules, *settings.identities, pin=pin, memory=memory) as manager:
         identities = load_identities(manager, settings)
         if worker is None or worker.number == 0:
             introduce(identities)

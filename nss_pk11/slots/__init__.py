@@ -7,6 +7,7 @@ from .group import KeyGroup, Member
 from .health import Breaker, BreakerState
 from .internal import SoftwareKey
 from .keys import TokenKey
+from .login import PinMemory
 from .manager import SlotManager
 from .model import Algorithm, MechanismInfo, Module, PrivateKey, PublicKey, Slot, Token, TokenCertificate, TokenInfo
 from .uri import Uri, is_uri
@@ -19,6 +20,7 @@ __all__ = [
     "MechanismInfo",
     "Member",
     "Module",
+    "PinMemory",
     "PrivateKey",
     "PublicKey",
     "Slot",
