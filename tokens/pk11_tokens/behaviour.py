@@ -87,6 +87,7 @@ class Behaviour:
         self.operations_running = 0
         self.operations_waiting = 0
         self.most_running = 0
+        self.waiting_for_person = 0  # hosts
         self.spoiled = 0  # signatures made wrong
         self._latency = dict(personality.latency)
         self._failures: list[Failure] = []
@@ -255,8 +256,13 @@ class Behaviour:
 
     def person(self) -> bytes | None:
         """What is typed at the keypad, once it is; None where the person cancels, or the token goes meanwhile."""
-        person = self._person
-        if not self._wait(person.delay) or person.cancels:
+        with self._lock:
+            person = self._person
+            self.waiting_for_person += 1
+        there = self._wait(person.delay)
+        with self._lock:
+            self.waiting_for_person -= 1
+        if not there or person.cancels:
             return None
         typed = self._pin if person.pin is None else person.pin.encode()
         with self._lock:

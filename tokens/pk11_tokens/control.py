@@ -150,6 +150,7 @@ class Control:
             "operations_running": behaviour.operations_running,
             "operations_waiting": behaviour.operations_waiting,
             "most_running": behaviour.most_running,
+            "waiting_for_person": bool(behaviour.waiting_for_person),
             "wrong_signatures": behaviour.spoiled,
             "calls": self._journal.count(found.name),
         }

@@ -51,6 +51,7 @@ class TokenStatus:
     operations_running: int
     operations_waiting: int
     most_running: int
+    waiting_for_person: bool
     wrong_signatures: int
     calls: dict[str, int]
 
@@ -223,6 +224,11 @@ class RunningSimulator(Simulator):
     def running(self) -> bool:
         """Whether the server lives."""
         return self._process.poll() is None
+
+    @property
+    def pid(self) -> int:
+        """The server's process id."""
+        return self._process.pid
 
     @property
     def log(self) -> str:
