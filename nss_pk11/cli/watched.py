@@ -45,13 +45,13 @@ class Scraped:
         return self._scrape.Endpoint(self._listener, registry)
 
     def in_worker(self, number: int) -> Publish:
-        """A worker answers the parent."""
+        """A worker answers the process that answers for all."""
         self._listener.close()
         link = self._links.keep(number)
         return lambda registry: self._scrape.Reporter(link, registry)
 
     def in_parent(self) -> AbstractContextManager[object]:
-        """The parent answers for its workers.  It must fork no more: this starts a thread."""
+        """For all workers.  The process must fork no more: this starts a thread."""
         return self.here(self._links.registry())
 
 

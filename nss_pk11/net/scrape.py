@@ -1,12 +1,12 @@
-"""Gives metrics out: over HTTP to Prometheus, and from workers to the parent that answers for them all.
+"""Gives metrics out: over HTTP to Prometheus, and from workers to the process that answers for them all.
 
 Theory of operation
 -------------------
 
 One process answers by itself: a thread with an HTTP server on a socket of its own.
 
-With several workers each keeps its own numbers and its own tokens' states.  The parent, which never loads a PKCS #11 library,
-answers HTTP; on every scrape it asks each worker over a socket pair that both have had since before the fork, and gives
+With several workers each keeps its own numbers and its own tokens' states.  Another process, which never loads a PKCS #11
+library, answers HTTP; on every scrape it asks each worker over a socket pair that both have had since they were forked, and gives
 each one's numbers a label `worker`.  So states are those of this moment, a worker that hangs costs the others nothing but
 `PATIENCE`, the numbers of one that died go with it, and no file is shared.  (prometheus_client's own way, files that all
 processes map, knows only numbers that are pushed.)
@@ -21,7 +21,7 @@ import json
 import logging
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from socketserver import ThreadingMixIn
 from threading import Lock, Thread
 from typing import TYPE_CHECKING, Any
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-PATIENCE = 2.0  # seconds that the parent waits for its workers' numbers
+PATIENCE = 2.0  # seconds to wait for the workers' numbers
 REQUEST_TIMEOUT = 5.0  # seconds without a byte of a scraper's
 
 
@@ -112,37 +112,35 @@ class _Handler(WSGIRequestHandler):
 
 
 class Links:
-    """A socket pair for each of `count` workers; make it before the fork."""
+    """A socket pair for each of `count` workers and whoever answers for them; made before any of them is forked.
+
+    The process that forks keeps all ends open: a worker that replaces another goes on with its link.
+    """
 
     def __init__(self, count: int) -> None:
         self._pairs = [socket.socketpair() for _ in range(count)]
 
     def keep(self, number: int) -> socket.socket:
         """In worker `number`: its own end; all others are closed."""
-        for index, (parents, workers) in enumerate(self._pairs):
-            parents.close()
+        for index, (askers, workers) in enumerate(self._pairs):
+            askers.close()
             if index != number:
                 workers.close()
         return self._pairs[number][1]
 
     def registry(self) -> CollectorRegistry:
-        """In the parent: the numbers of all workers."""
+        """In the process that answers for all: the numbers of all workers."""
         for _, workers in self._pairs:
             workers.close()
         registry = CollectorRegistry()
-        registry.register(_Workers([parents for parents, _ in self._pairs]))
+        registry.register(_Workers([askers for askers, _ in self._pairs]))
         return registry
-
-    def close(self) -> None:
-        for pair in self._pairs:
-            for end in pair:
-                end.close()
 
 
 class Reporter(_Service):
-    """In a worker: answers the parent's questions on `link` (owned) with the numbers of `registry`, while it is entered.
+    """In a worker: answers questions on `link` (owned) with the numbers of `registry`, while it is entered.
 
-    A question is a line with its number; the answer a line of JSON that repeats it.
+    A question is a line with a number; the answer a line of JSON that repeats it.
     """
 
     def __init__(self, link: socket.socket, registry: CollectorRegistry) -> None:
@@ -150,19 +148,21 @@ class Reporter(_Service):
         self._registry = registry
 
     def _run(self) -> None:
-        with contextlib.suppress(OSError), self._sock.makefile("rb") as questions:  # OSError: the parent has gone
-            for question in questions:
-                answer = {"question": int(question), "families": [_packed(family) for family in self._registry.collect()]}
-                self._sock.sendall(json.dumps(answer).encode() + b"\n")
+        with contextlib.suppress(OSError):  # nobody is left to ask
+            while questions := self._sock.recv(1 << 16).split():
+                # Of several the last: whoever put the others waits no more.
+                answer = {"question": int(questions[-1]), "families": [_packed(each) for each in self._registry.collect()]}
+                # The line before may be torn: that of a worker that was killed.
+                self._sock.sendall(b"\n" + json.dumps(answer).encode() + b"\n")
 
 
 class _Workers:
     """The numbers of several workers, as they are when Prometheus asks (a collector of prometheus_client)."""
 
-    def __init__(self, links: list[socket.socket]) -> None:
-        self._links = dict(enumerate(links))
-        self._unread = dict.fromkeys(self._links, b"")
-        self._question = 0
+    def __init__(self, links: Sequence[socket.socket]) -> None:
+        self._links = links
+        self._unread = [b"" for _ in links]
+        self._question = time.monotonic_ns()  # no number twice: a process that answered before this one may have asked too
         self._lock = Lock()
 
     def collect(self) -> Iterator[Metric]:
@@ -178,44 +178,36 @@ class _Workers:
         yield from families.values()
 
     def _ask(self) -> dict[int, list[Any]]:
-        """Ask all at once; what each that answers in time has said."""
+        """Ask all at once; what each that answers in time has said, by its number."""
         self._question += 1
-        for number, link in list(self._links.items()):
-            try:
-                link.settimeout(PATIENCE)
+        for link in self._links:
+            link.setblocking(False)
+            with contextlib.suppress(OSError):  # it has not read for very long
                 link.sendall(b"%d\n" % self._question)
-            except OSError:
-                self._forget(number)
         deadline = time.monotonic() + PATIENCE
-        answers = {number: self._answer(number, deadline) for number in list(self._links)}
+        answers = {number: self._answer(number, deadline) for number in range(len(self._links))}
         return {number: answer for number, answer in answers.items() if answer is not None}
 
     def _answer(self, number: int, deadline: float) -> list[Any] | None:
         """What worker `number` says to the present question; None if it does not in time."""
         link = self._links[number]
-        try:
-            while True:
-                line, newline, rest = self._unread[number].partition(b"\n")
-                if newline:
-                    self._unread[number] = rest
+        while True:
+            line, newline, rest = self._unread[number].partition(b"\n")
+            if newline:
+                self._unread[number] = rest
+                with contextlib.suppress(ValueError):  # torn, or empty
                     answer = json.loads(line)
-                    if answer["question"] == self._question:
+                    if answer["question"] == self._question:  # else it came too late
                         return list(answer["families"])
-                    continue  # to an older question: it came too late
-                link.settimeout(max(0.001, deadline - time.monotonic()))
+                continue
+            link.settimeout(max(0.001, deadline - time.monotonic()))
+            try:
                 data = link.recv(1 << 16)
-                if not data:
-                    raise ConnectionResetError
-                self._unread[number] += data
-        except TimeoutError:
-            return None
-        except OSError:
-            self._forget(number)
-            return None
-
-    def _forget(self, number: int) -> None:
-        """The worker has ended, or has read nothing for very long."""
-        self._links.pop(number).close()
+            except OSError:  # most often TimeoutError
+                return None
+            if not data:
+                return None
+            self._unread[number] += data
 
 
 def _packed(family: Metric) -> tuple[str, str, str, list[tuple[str, dict[str, str], float]]]:
