@@ -31,8 +31,8 @@ from typing import TYPE_CHECKING
 
 from ..errors import HandshakeTimeout, NotFound, NSPRError, PinError, TokenError, WrongSignature
 from ..slots.faults import may_pass
+from ..slots.forks import prepare_for_forks
 from ..slots.health import FIRST_PAUSE, SUSPECT_PAUSE
-from ..slots.modules import prepare_for_forks
 from .uses import KeyUse, Observer
 
 if TYPE_CHECKING:

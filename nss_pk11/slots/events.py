@@ -35,8 +35,9 @@ from typing import Literal
 
 from ..errors import ConfigurationError, TokenError
 from .faults import CRYPTOKI_NOT_INITIALIZED
+from .forks import prepare_for_forks
 from .model import Slot, TokenInfo
-from .modules import PKCS11Module, prepare_for_forks
+from .modules import PKCS11Module
 
 _log = logging.getLogger(__name__)
 

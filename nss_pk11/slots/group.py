@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from ..errors import ConfigurationError, TokenError
 from .faults import may_pass
+from .forks import prepare_for_forks
 from .health import Breaker
 from .model import Algorithm, PrivateKey, PublicKey, TokenInfo
 from .publickeys import spki
@@ -29,13 +30,19 @@ class Member:
     as long as its breaker is open for that.
     """
 
-    __slots__ = ("_lock", "breaker", "key", "last_used", "refusal", "running")
+    __slots__ = ("__weakref__", "_lock", "breaker", "key", "last_used", "refusal", "running")
 
     def __init__(self, key: PrivateKey) -> None:
         self.key, self.breaker = key, Breaker()
         self.running, self.last_used = 0, 0
         self.refusal: TokenError | None = None
         self._lock = Lock()
+        prepare_for_forks(self)
+
+    def after_fork(self) -> None:
+        """In the child: what runs is the parent's."""
+        self._lock, self.running = Lock(), 0
+        self.breaker.after_fork()
 
     @property
     def expected_seconds(self) -> float:

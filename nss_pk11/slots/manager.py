@@ -14,12 +14,13 @@ from typing import NoReturn
 from ..errors import Ambiguous, ConfigurationError, NotFound, TokenError
 from ..pins import PinProvider
 from .events import SlotEvent, Watcher
+from .forks import prepare_for_forks
 from .group import KeyGroup
 from .internal import InternalModule, read
 from .keys import TokenKey
 from .login import PinMemory
 from .model import Module, PrivateKey, Slot, Token, TokenCertificate
-from .modules import PKCS11Module, library_key, prepare_for_forks, registrations
+from .modules import PKCS11Module, library_key, registrations
 from .publickeys import from_certificate, spki
 from .uri import Uri
 
@@ -29,8 +30,8 @@ _log = logging.getLogger(__name__)
 class SlotManager:
     """Modules in use, the internal one always among them.  A context manager; thread-safe.
 
-    `pins` is asked where a caller names nobody; a `pin-value` or `pin-source` in a URI wins over both.  `memory`: what is known of
-    PINs; managers of several processes share it if it was made before these were forked.
+    `pins` is asked where a caller names nobody; a `pin-value` or `pin-source` in a URI wins over both.  `memory`: what is known
+    of PINs; managers of several processes share it if it was made before these were forked.
     """
 
     def __init__(self, pins: PinProvider | None = None, *, memory: PinMemory | None = None) -> None:

@@ -11,15 +11,13 @@ import os
 import re
 import sysconfig
 import threading
-import time
-import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from .cryptoki import Library, TokenDetails
-from .gate import Gate
+from .forks import prepare_library
 from .login import PinMemory
 from .model import Module, Slot, Token, TokenInfo
 from .tokens import PKCS11Token
@@ -39,6 +37,7 @@ def _acquire(path: str, parameters: str) -> Library:
         library = _libraries.get(key)
         if library is None:
             library = _libraries[key] = Library(path, parameters)
+            prepare_library(library)
         else:
             library.reopen()
         _users[key] = _users.get(key, 0) + 1
@@ -58,51 +57,12 @@ def library_key(path: str) -> str:
     return os.path.realpath(path) if os.sep in path else path
 
 
-class Forkable(Protocol):
-    def after_fork(self) -> None:
-        """Runs in a forked child, before anything else: makes new locks and forgets what is the parent's.  Must not block."""
-
-
-_forkable: weakref.WeakSet[Forkable] = weakref.WeakSet()
-
-
-def prepare_for_forks(item: Forkable) -> None:
-    """Have `item.after_fork` called in every child that is forked while `item` lives."""
-    _forkable.add(item)
-
-
-_FORK_PATIENCE = 1.0  # seconds that a fork waits for calls under way; a token may take longer, then it is forked all the same
-_shut: dict[int, list[Gate]] = {}  # by the thread that forks
-
-
-def _before_fork() -> None:
-    """Let the calls under way come back: what a thread holds inside a library is held in the child for ever."""
-    deadline = time.monotonic() + _FORK_PATIENCE
-    gates = [library.gate for library in list(_libraries.values())]
-    shut = _shut[threading.get_ident()] = []
-    for gate in gates:
-        if gate.shut(deadline):
-            shut.append(gate)
-    for gate in shut:
-        gate.wait_until_empty(deadline)
-
-
-def _after_fork_in_parent() -> None:
-    for gate in _shut.pop(threading.get_ident(), []):
-        gate.open()
-
-
 def _after_fork() -> None:
     global _lock
     _lock = threading.Lock()
-    _shut.clear()
-    for library in _libraries.values():
-        library.after_fork()
-    for item in list(_forkable):
-        item.after_fork()
 
 
-os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork)
+os.register_at_fork(after_in_child=_after_fork)
 
 
 class PKCS11Module(Module):
