@@ -135,6 +135,7 @@ class Server:
                 (pid,) = _PROCESS.unpack(receive(connection, _PROCESS.size))
                 with self._joined(connection, pid) as host:
                     memory = Memory(connection)
+                    memory.reply(CKR.OK)  # the host need not fear any longer that nobody knows of this connection
                     for number, arguments in _requests(connection):
                         self._answer(host, memory, _TABLE[number], arguments)
         finally:

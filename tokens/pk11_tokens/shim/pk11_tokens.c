@@ -1,7 +1,8 @@
 /* The PKCS #11 module that a host loads: it hands every call to the token server and knows nothing itself.
  *
  * A call is sent as (function number, count, arguments); then the server reads and writes the memory of this process by
- * asking this end, and at last sends the return value.  All words are uint64_t of this machine.  See memory.py and server.py.
+ * asking this end, and at last sends the return value.  A connection begins with the process id, which the server answers as
+ * a call.  All words are uint64_t of this machine.  See memory.py and server.py.
  *
  * The module at PATH/NAME.so talks to the socket PATH/NAME.sock.  Each thread has a connection of its own, which ends with
  * the thread; one more, the lifeline, lasts from C_Initialize's until C_Finalize's, so that the server knows the host is
@@ -107,6 +108,7 @@ static void hang_up(void *which)
 static struct connection *dial(void)
 {
     const uint64_t process = (uint64_t)getpid();
+    uint64_t welcome[3];      /* until it has come, the server may not know of this connection */
     struct connection *connection = calloc(1, sizeof *connection);
     if (!connection || !server.sun_path[0])
         goto failed;
@@ -114,7 +116,8 @@ static struct connection *dial(void)
     if (connection->socket < 0)
         goto failed;
     if (connect(connection->socket, (const struct sockaddr *)&server, sizeof server) ||
-        send_all(connection->socket, &process, sizeof process)) {
+        send_all(connection->socket, &process, sizeof process) ||
+        receive_all(connection->socket, welcome, sizeof welcome)) {
         close(connection->socket);
         goto failed;
     }
