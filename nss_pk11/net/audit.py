@@ -82,8 +82,11 @@ class AuditLog:
                 self._append(line, counts=1)
 
     def close(self) -> None:
+        """Tell of lines that were lost, if that can be done now."""
         with self._lock:
             if self._fd >= 0:
+                if self._untold:
+                    self._append({"time": _timestamp(time.time()), "lost": self._untold}, counts=0)
                 os.close(self._fd)
                 self._fd = -1
 

@@ -25,8 +25,9 @@ from nss_pk11.net.identity import key_of
 from nss_pk11.net.uses import KeyUse
 
 from ..support.softhsm import PIN
+from . import test_command as command
 from .peers import TIMEOUT, KeyWith, client_context
-from .test_command import WAIT, Serve, arguments, request, run  # noqa: F401  # fixtures
+from .test_command import WAIT, Serve, request
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from ..support.softhsm import SoftHSM
 
 MEMBERS = ["time", "key", "mechanism", "purpose", "peer", "result", "token", "serial", "ms"]
+
+arguments, run = command.arguments, command.run  # fixtures
 
 
 @pytest.fixture
@@ -174,6 +177,15 @@ def test_directory_that_has_gone(tmp_path: Path, use: KeyUse, caplog: pytest.Log
     assert [line.get("lost") for line in lines(directory / "audit")] == [1, None]
 
 
+def test_lost_lines_are_told_at_the_end(tmp_path: Path, use: KeyUse) -> None:
+    path = tmp_path / "audit"
+    path.symlink_to("/dev/full")
+    with AuditLog(path) as audit:
+        audit(use)
+        path.unlink()
+    assert [line["lost"] for line in lines(path)] == [1]
+
+
 def test_torn_line_does_not_spoil_the_next(audit: AuditLog, use: KeyUse, path: Path, caplog: pytest.LogCaptureFixture) -> None:
     audit(use)
     size, (soft, hard) = path.stat().st_size, resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -207,7 +219,7 @@ def test_serve(
     pki: PKI,
     credential: Credential,
     arguments: tuple[str, ...],
-    workers: str,  # noqa: F811
+    workers: str,
 ) -> None:
     begun, peers = datetime.now(UTC), []
     with Serve(softhsm, tmp_path, *arguments, "--audit", str(path), "--workers", workers) as server:
@@ -232,13 +244,13 @@ def test_serve(
     assert PIN not in {value for line in found for value in line.values()}
 
 
-def test_serve_needs_its_audit_log(tmp_path: Path, arguments: tuple[str, ...], run: Any) -> None:  # noqa: F811
+def test_serve_needs_its_audit_log(tmp_path: Path, arguments: tuple[str, ...], run: Any) -> None:
     done = run("serve", "--listen", "127.0.0.1:0", *arguments, "--audit", str(tmp_path / "nowhere" / "audit"), status=3)
     assert b"cannot open the audit log" in done.stderr
     assert b"listening" not in done.stdout
 
 
-def test_serve_goes_on_without(softhsm: SoftHSM, tmp_path: Path, pki: PKI, arguments: tuple[str, ...]) -> None:  # noqa: F811
+def test_serve_goes_on_without(softhsm: SoftHSM, tmp_path: Path, pki: PKI, arguments: tuple[str, ...]) -> None:
     with Serve(softhsm, tmp_path, *arguments, "--audit", "/dev/full") as server:
         server.ready()
         for _ in range(3):

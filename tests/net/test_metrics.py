@@ -21,8 +21,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from nss_pk11.net.scrape import Endpoint
 
 from ..support.softhsm import PIN
+from . import test_command as command
 from .peers import TIMEOUT, Task, client_context
-from .test_command import WAIT, Serve, address_of, arguments, request, run  # noqa: F401  # fixtures
+from .test_command import WAIT, Serve, address_of, request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
     from ..support.pki import PKI
     from ..support.softhsm import SoftHSM, TokenOnDisk
+
+arguments, run = command.arguments, command.run  # fixtures
 
 
 class Page:
@@ -74,7 +77,7 @@ def wait_for(server: Serve, condition: Callable[[Page], bool]) -> Page:
 
 
 @contextlib.contextmanager
-def serving(hsm: SoftHSM, directory: Path, *arguments: str) -> Iterator[Serve]:  # noqa: F811
+def serving(hsm: SoftHSM, directory: Path, *arguments: str) -> Iterator[Serve]:
     with Serve(hsm, directory, *arguments, "--metrics", "127.0.0.1:0") as server:
         yield server.ready()
 
@@ -92,7 +95,7 @@ def shake_hands(server: Serve, context: ssl.SSLContext, session: ssl.SSLSession 
 # --- serve -----------------------------------------------------------------------------------------------------------------
 
 
-def test_one_process(softhsm: SoftHSM, tmp_path: Path, arguments: tuple[str, ...], pki: PKI, token: TokenOnDisk) -> None:  # noqa: F811
+def test_one_process(softhsm: SoftHSM, tmp_path: Path, arguments: tuple[str, ...], pki: PKI, token: TokenOnDisk) -> None:
     old = client_context(pki)
     old.maximum_version = ssl.TLSVersion.TLSv1_2
     with serving(softhsm, tmp_path, *arguments) as server:
@@ -134,7 +137,7 @@ def test_one_process(softhsm: SoftHSM, tmp_path: Path, arguments: tuple[str, ...
     assert "process_open_fds" in page.families
 
 
-def test_open_connections(softhsm: SoftHSM, tmp_path: Path, arguments: tuple[str, ...], pki: PKI) -> None:  # noqa: F811
+def test_open_connections(softhsm: SoftHSM, tmp_path: Path, arguments: tuple[str, ...], pki: PKI) -> None:
     with serving(softhsm, tmp_path, *arguments) as server:
         assert scrape(server)("connections_open") == 0
         sock = socket.create_connection(("127.0.0.1", server.port), TIMEOUT)
@@ -144,7 +147,7 @@ def test_open_connections(softhsm: SoftHSM, tmp_path: Path, arguments: tuple[str
         wait_for(server, lambda page: page("connections_open") == 0)
 
 
-def test_workers(softhsm: SoftHSM, tmp_path: Path, arguments: tuple[str, ...], pki: PKI) -> None:  # noqa: F811
+def test_workers(softhsm: SoftHSM, tmp_path: Path, arguments: tuple[str, ...], pki: PKI) -> None:
     """One address for all; one that hangs or dies keeps nobody from the others' numbers."""
     with serving(softhsm, tmp_path, *arguments, "--workers", "2", "--log-format", "json") as server:
         context = client_context(pki)
@@ -269,17 +272,17 @@ def test_misfortunes_show(hsm: TokenControl, on_hsm: tuple[Serve, Callable[[], o
     assert page("handshake_failures_total") > 0
 
 
-def test_address_in_use(arguments: tuple[str, ...], run: Any) -> None:  # noqa: F811
+def test_address_in_use(arguments: tuple[str, ...], run: Any) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         done = run("serve", "--listen", "127.0.0.1:0", *arguments, "--metrics", address_of(taken), status=7)
         assert f"cannot listen on {address_of(taken)}" in done.stderr.decode()
 
 
 def test_package_that_is_missing(
-    arguments: tuple[str, ...],  # noqa: F811
+    arguments: tuple[str, ...],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    run: Any,  # noqa: F811
+    run: Any,
 ) -> None:
     (tmp_path / "prometheus_client.py").write_text("raise ImportError")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
