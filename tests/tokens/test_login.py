@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
-from pk11_tokens.abi import CKF, CKS, CKU
+from pk11_tokens.abi import ATTRIBUTE, CKA, CKF, CKM, CKO, CKS, CKU, MECHANISM
 
 from .cryptoki import PIN, READ_WRITE, SERIAL, SLOT, SO_PIN, Module
 from .test_shim import CARD, host, sockets, until
@@ -172,6 +172,86 @@ def test_no_pin_is_in_the_journal_or_in_messages(simulated_tokens: Start) -> Non
     for secret in (PIN, SO_PIN, WRONG, NEW):
         assert secret.decode() not in told
         assert secret.hex() not in told
+
+
+# --- keys that want a PIN for each use -----------------------------------------------------------------------------------
+
+
+class Signer:
+    """Signs with the private key of a token that has one."""
+
+    def __init__(self, module: Module, session: int) -> None:
+        self.module, self.session = module, session
+        kind, handle, count = ctypes.c_ulong(CKO.PRIVATE_KEY), ctypes.c_ulong(), ctypes.c_ulong()
+        template = ATTRIBUTE.pack(CKA.CLASS, ctypes.addressof(kind), ctypes.sizeof(kind))
+        assert module.C_FindObjectsInit(session, template, 1) == "CKR_OK"
+        assert module.C_FindObjects(session, ctypes.byref(handle), 1, ctypes.byref(count)) == "CKR_OK"
+        assert module.C_FindObjectsFinal(session) == "CKR_OK"
+        assert count.value == 1
+        self.key = handle.value
+
+    def begin(self) -> None:
+        assert self.module.C_SignInit(self.session, MECHANISM.pack(CKM.ECDSA, 0, 0), self.key) == "CKR_OK"
+
+    def sign(self) -> str:
+        length = ctypes.c_ulong(64)
+        return str(self.module.C_Sign(self.session, bytes(32), 32, ctypes.create_string_buffer(64), ctypes.byref(length)))
+
+
+CAREFUL = {**CARD, "key": [{"label": "www", "kind": "p256", "always_authenticate": True}]}
+
+
+def test_a_careful_key_wants_the_pin_for_each_signature(simulated_tokens: Start) -> None:
+    with Module(simulated_tokens([CAREFUL]).module) as module:
+        session = module.open()
+        assert module.login(session) == "CKR_OK"
+        signer = Signer(module, session)
+        signer.begin()
+        assert signer.sign() == "CKR_USER_NOT_LOGGED_IN"
+        for _ in range(2):
+            signer.begin()
+            assert module.login(session, PIN, CKU.CONTEXT_SPECIFIC) == "CKR_OK"
+            assert signer.sign() == "CKR_OK"
+        assert module.login(session, PIN, CKU.CONTEXT_SPECIFIC) == "CKR_OPERATION_NOT_INITIALIZED", "that signature is done"
+
+
+def test_a_wrong_pin_for_one_signature(simulated_tokens: Start) -> None:
+    """It counts like any other, and leaves the operation and the login as they were."""
+    simulator = simulated_tokens([CAREFUL])
+    with Module(simulator.module) as module:
+        session = module.open()
+        assert module.login(session) == "CKR_OK"
+        signer = Signer(module, session)
+        signer.begin()
+        assert module.login(session, WRONG, CKU.CONTEXT_SPECIFIC) == "CKR_PIN_INCORRECT"
+        assert simulator["card"].status().tries_left == 2
+        assert module.login(session, PIN, CKU.CONTEXT_SPECIFIC) == "CKR_OK"
+        assert signer.sign() == "CKR_OK"
+        signer.begin()
+        wrong = [module.login(session, WRONG, CKU.CONTEXT_SPECIFIC) for _ in range(3)]
+        assert wrong == ["CKR_PIN_INCORRECT"] * 3
+        assert module.login(session, PIN, CKU.CONTEXT_SPECIFIC) == "CKR_PIN_LOCKED"
+        assert module.state(session) == CKS.RO_USER_FUNCTIONS
+
+
+def test_other_keys_want_no_second_pin(simulated_tokens: Start) -> None:
+    with Module(simulated_tokens([{**CARD, "key": [{"label": "www", "kind": "p256"}]}]).module) as module:
+        session = module.open()
+        assert module.login(session) == "CKR_OK"
+        signer = Signer(module, session)
+        signer.begin()
+        assert module.login(session, PIN, CKU.CONTEXT_SPECIFIC) == "CKR_OPERATION_NOT_INITIALIZED"
+        assert signer.sign() == "CKR_OK"
+
+
+def test_signing_is_over_with_the_login(simulated_tokens: Start) -> None:
+    with Module(simulated_tokens([{**CARD, "key": [{"label": "www", "kind": "p256"}]}]).module) as module:
+        session = module.open()
+        assert module.login(session) == "CKR_OK"
+        signer = Signer(module, session)
+        signer.begin()
+        assert module.C_Logout(session) == "CKR_OK"
+        assert signer.sign() == "CKR_OPERATION_NOT_INITIALIZED"
 
 
 # --- the keypad ----------------------------------------------------------------------------------------------------------

@@ -132,10 +132,13 @@ class Host:
         return ended
 
     def logout(self, token: Token) -> None:
-        """Nobody is logged in any longer; private session objects go with the login (section 5.6, C_Logout)."""
+        """Nobody is logged in any longer; private session objects and operations go with the login (section 5.6, C_Logout)."""
         with self.machine.lock:
-            if self.logins.pop(token, None) is not None:
-                token.objects.logout(self)
+            if self.logins.pop(token, None) is None:
+                return
+            for session in self.sessions_with(token):
+                session.operations.clear()
+            token.objects.logout(self)
 
     def forget(self, token: Token, *, removed: bool = False) -> None:
         """Every session and login with the token dies; `removed`: its sessions say so once."""
