@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, utils
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 from pk11_tokens import RunningSimulator, Simulator, TokenControl
-from pk11_tokens.abi import ATTRIBUTE, CKA, CKM, CKO, MECHANISM, ULONG
+from pk11_tokens.abi import ATTRIBUTE, CKA, CKM, CKO, CKU, MECHANISM, ULONG
 
 from .cryptoki import PIN, SLOT, Module
 
@@ -73,9 +73,11 @@ class Host:
         assert count.value == 1, label
         return found.value
 
-    def sign(self, session: int, key: int, data: bytes = DATA, mechanism: CKM = CKM.ECDSA) -> bytes:
-        """C_SignInit and C_Sign."""
+    def sign(self, session: int, key: int, data: bytes = DATA, mechanism: CKM = CKM.ECDSA, *, pin: bytes | None = None) -> bytes:
+        """C_SignInit and C_Sign; between them the PIN, for a key that wants it each time."""
         expect_ok(self.module.C_SignInit(session, MECHANISM.pack(mechanism, 0, 0), key))
+        if pin is not None:
+            expect_ok(self.module.login(session, pin, CKU.CONTEXT_SPECIFIC))
         room, length = ctypes.create_string_buffer(LONGEST), ctypes.c_ulong(LONGEST)
         expect_ok(self.module.C_Sign(session, data, len(data), room, ctypes.byref(length)))
         return room.raw[: length.value]
