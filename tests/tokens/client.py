@@ -212,13 +212,14 @@ class Client:
 
 
 class Mechanism:
-    """A CK_MECHANISM.  `parameter`: bytes; `keep`: what its pointers point to."""
+    """A CK_MECHANISM.  `parameter`: its structure; `keep`: what that points to."""
 
     def __init__(self, number: int, parameter: bytes = b"", *keep: Any) -> None:
-        self.number, self._keep = number, keep
-        self._parameter = ctypes.create_string_buffer(parameter, max(1, len(parameter)))
-        packed = MECHANISM.pack(number, ctypes.addressof(self._parameter) if parameter else 0, len(parameter))
-        self.address = ctypes.create_string_buffer(packed, len(packed))
+        self.number = number
+        buffer = ctypes.create_string_buffer(parameter, max(1, len(parameter)))
+        packed = MECHANISM.pack(number, ctypes.addressof(buffer) if parameter else 0, len(parameter))
+        self.address: Any = ctypes.create_string_buffer(packed, len(packed))
+        self.address.keep = buffer, keep  # as long as it is used itself
 
 
 UNAVAILABLE = UNAVAILABLE_INFORMATION
