@@ -73,9 +73,20 @@ class Host:
         assert count.value == 1, label
         return found.value
 
-    def sign(self, session: int, key: int, data: bytes = DATA, mechanism: CKM = CKM.ECDSA, *, pin: bytes | None = None) -> bytes:
+    def sign(
+        self,
+        session: int,
+        key: int,
+        data: bytes = DATA,
+        mechanism: CKM = CKM.ECDSA,
+        *,
+        parameter: bytes = b"",
+        pin: bytes | None = None,
+    ) -> bytes:
         """C_SignInit and C_Sign; between them the PIN, for a key that wants it each time."""
-        expect_ok(self.module.C_SignInit(session, MECHANISM.pack(mechanism, 0, 0), key))
+        buffer = ctypes.create_string_buffer(parameter, len(parameter)) if parameter else None
+        address = ctypes.addressof(buffer) if buffer else 0
+        expect_ok(self.module.C_SignInit(session, MECHANISM.pack(mechanism, address, len(parameter)), key))
         if pin is not None:
             expect_ok(self.module.login(session, pin, CKU.CONTEXT_SPECIFIC))
         room, length = ctypes.create_string_buffer(LONGEST), ctypes.c_ulong(LONGEST)
