@@ -17,12 +17,17 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from nss_pk11.errors import ConfigurationError
 from nss_pk11.net.audit import AuditLog
-from nss_pk11.net.identity import key_of
+from nss_pk11.net.executor import KeyExecutor
+from nss_pk11.net.identity import key_of, load_identity
+from nss_pk11.net.metrics import Metrics
 from nss_pk11.net.uses import KeyUse
+from nss_pk11.tls.waits import Decrypt
 
 from ..support.softhsm import PIN
 from . import test_command as command
@@ -33,10 +38,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from nss_pk11.slots import SlotManager
     from nss_pk11.tls.config import Identity
 
     from ..support.pki import PKI, Credential
-    from ..support.softhsm import SoftHSM
+    from ..support.softhsm import SoftHSM, TokenOnDisk
 
 MEMBERS = ["time", "key", "mechanism", "purpose", "peer", "result", "token", "serial", "ms"]
 
@@ -79,6 +85,24 @@ def test_line(audit: AuditLog, use: KeyUse, path: Path, credential: Credential) 
     assert (second["peer"], second["result"]) == ("[2001:db8::1]:4433", "CKR_DEVICE_REMOVED")
     assert third["peer"] == ""
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_padding_is_not_told(audit: AuditLog, path: Path, manager: SlotManager, token: TokenOnDisk, pki: PKI) -> None:
+    """Whoever reads log or metrics must not learn what a ciphertext held: good and bad ones look alike (Bleichenbacher)."""
+    credential = pki.for_token(token.generate_key("rsa", "oracle"))
+    assert credential.token_key
+    identity = load_identity(manager, credential.token_key.uri, chain=credential.chain_file)
+    public, metrics = key_of(identity).public_key, Metrics()
+    assert isinstance(public, RSAPublicKey)
+    good, bad = public.encrypt(b"s" * 48, PKCS1v15()), bytes(255) + b"\2"
+    with KeyExecutor(observers=(audit, metrics.key_used)) as executor:
+        assert executor.run(Decrypt(identity, good), peer=("192.0.2.7", 1)) == b"s" * 48
+        assert executor.run(Decrypt(identity, bad), peer=("192.0.2.7", 1)) is None
+    one, other = (line | {"time": "", "ms": 0} for line in lines(path))
+    assert one == other
+    assert (one["purpose"], one["mechanism"], one["result"]) == ("decrypt", "CKM_RSA_PKCS", "CKR_OK")
+    counted = [sample for family in metrics.registry.collect() for sample in family.samples]
+    assert [s.value for s in counted if s.name == "nss_pk11_key_operations_total"] == [2]
 
 
 def test_a_label_cannot_forge_a_line(audit: AuditLog, use: KeyUse, path: Path) -> None:
