@@ -20,11 +20,11 @@ from pk11_tokens import RunningSimulator, start
 from pk11_tokens.abi import CKA, CKK, CKM, CKO, CKU, MECHANISM_INFO
 from pk11_tokens.mechanisms import MECHANISMS
 from pk11_tokens.personalities import PERSONALITIES
-from pk11_tokens.softhsm import find_module
 
 from ..support.require import require
+from ..support.softhsm import SoftHSM
 from .client import Client, Mechanism, Value
-from .cryptoki import PIN, SLOT, SO_PIN, Module
+from .cryptoki import PIN, SLOT, Module
 from .test_objects import AES, P256, SHOWN, key_values, refused
 
 KINDS = ("rsa2048", "p256", "p384", "p521", "ed25519", "ed448", "mldsa44", "mldsa65", "mldsa87")
@@ -56,18 +56,13 @@ def client(module: Module) -> Client:
 @pytest.fixture
 def softhsm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
     """A session with a SoftHSM of its own: a copy of the library is loaded as another library."""
-    (tmp_path / "tokens").mkdir()
-    (tmp_path / "conf").write_text(f"directories.tokendir = {tmp_path}/tokens\nobjectstore.backend = file\nlog.level = ERROR\n")
-    monkeypatch.setenv("SOFTHSM2_CONF", str(tmp_path / "conf"))
-    with Module(shutil.copy(find_module(), tmp_path / "softhsm.so")) as initialised:
-        assert initialised.C_InitToken(0, SO_PIN, len(SO_PIN), b"soft".ljust(32)) == "CKR_OK"
+    hsm = SoftHSM(tmp_path / "softhsm")
+    hsm.create_token("card", pin=PIN.decode())
+    monkeypatch.setenv("SOFTHSM2_CONF", str(hsm.config))
+    with Module(shutil.copy(hsm.module_path, tmp_path / "softhsm.so")) as initialised:
         slots, count = (ctypes.c_ulong * 4)(), ctypes.c_ulong(4)
         assert initialised.C_GetSlotList(1, slots, ctypes.byref(count)) == "CKR_OK"
-        soft = Client(initialised, slot=slots[0])
-        soft("C_Login", CKU.SO, SO_PIN, len(SO_PIN))
-        soft("C_InitPIN", PIN, len(PIN))
-        soft("C_Logout")
-        yield soft.login()
+        yield Client(initialised, slot=slots[0]).login()
 
 
 def key_of(client: Client, label: str, half: CKO = CKO.PRIVATE_KEY) -> int:
