@@ -28,6 +28,7 @@ from .memory import Memory, receive
 
 MOST_ARGUMENTS = 8
 PATIENCE = 5.0  # seconds for a thread to end once its connection was cut
+RETRY = 0.1  # seconds until a connection is accepted after all
 
 _PROCESS = Struct("@Q")
 _HEAD = Struct("@2Q")
@@ -80,6 +81,7 @@ class Server:
         self._path = path
         self._hosts: dict[socket.socket, Host] = {}  # whose a connection is; under Machine.lock
         self._threads: dict[socket.socket, threading.Thread] = {}
+        self._closing = threading.Event()
         self._acceptor = threading.Thread(target=self._accept, name="pk11-tokens: accept", daemon=True)
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._listener.bind(os.fspath(self._path))
@@ -99,6 +101,7 @@ class Server:
 
     def close(self) -> None:
         """Cut every connection: hosts get CKR_DEVICE_ERROR, their sessions are gone; remove the socket."""
+        self._closing.set()
         self._path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
@@ -121,8 +124,10 @@ class Server:
         while True:
             try:
                 connection, _ = self._listener.accept()
-            except OSError:
-                return
+            except OSError:  # closed; or there are no descriptors left, for now
+                if self._closing.wait(RETRY):
+                    return
+                continue
             thread = threading.Thread(target=self._serve, args=(connection,), name="pk11-tokens: host", daemon=True)
             self._threads[connection] = thread
             thread.start()
