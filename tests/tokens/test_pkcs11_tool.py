@@ -83,10 +83,9 @@ def passed(output: str) -> set[tuple[str, str]]:
 
 def test_the_test_of_pkcs11_tool(simulator: RunningSimulator, softhsm: SoftHSM) -> None:
     """Everything that passes on SoftHSM passes here, but MD5; and there are no errors, where SoftHSM gives up at OAEP."""
-    generate = ("--keypairgen", "--key-type", "rsa:2048", "--label", "rsa")
-    for arguments in generate, ("--keypairgen", "--key-type", "EC:prime256v1", "--label", "ec"):
-        succeed(simulator.module, *arguments)
-        tool(softhsm.module_path, *arguments, environment=softhsm.environment)
+    generate = ("--keypairgen", "--key-type", "rsa:2048", "--label", "rsa", "--id", "01")
+    succeed(simulator.module, *generate)
+    tool(softhsm.module_path, *generate, environment=softhsm.environment)
     theirs = tool(softhsm.module_path, "--test", "--allow-sw", environment=softhsm.environment)
     ours = tool(simulator.module, "--test", "--allow-sw")
     expected = {(section, what) for section, what in passed(theirs.stdout) if not what.startswith("MD5")}
