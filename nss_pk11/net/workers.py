@@ -7,8 +7,8 @@ other, since some libraries (SoftHSM) stumble when processes initialise them at 
 Who is replaced
 ---------------
 
-If a worker cannot start in the beginning, none serves: all end.  Later one that ends is replaced, at once if it has lived for a
-while, else after a pause that grows.  A worker that is asked to end (SIGTERM) is replaced too: so they are renewed one by one.
+If a worker cannot start in the beginning, none serves: all end.  Otherwise one that ends is replaced, at once if it has lived for
+a while, else after a pause that grows.  A worker that is asked to end (SIGTERM) is replaced too: so they are renewed one by one.
 When one has died at once too often while no other serves, all is given up.
 
 A worker that ends because of a PIN is not replaced, and from then on none is: the next one would try the same PIN, and a card
@@ -225,7 +225,7 @@ class Supervisor:
         how = _how(child.pid, code)
         if self._draining:
             self._settle(code)
-        elif not self._all_were_up:
+        elif not self._all_were_up and not was_up:
             if code < 0:
                 log.error("%s while it started", how)
             self._settle(code or 1)
