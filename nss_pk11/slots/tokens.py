@@ -228,6 +228,8 @@ class PKCS11Token(Token):
         for candidate in self.find_keys(id=key.id or None):
             if candidate.has_public_key and spki(candidate.public_key) == wanted:
                 return candidate.place
+        if "CKF_LOGIN_REQUIRED" in self._details.flags and not self.logged_in:
+            raise faults.fault(faults.USER_NOT_LOGGED_IN, "C_FindObjects", self.info)  # lost again, and private keys hidden
         raise NotFound(f"{key.uri}: the key is no longer there", name="SEC_ERROR_NO_KEY", token=self.info.label)
 
     def lost(self, rv: int, generation: int) -> None:
