@@ -137,8 +137,9 @@ def sign(host: Host) -> Signing:
 
 
 @pytest.fixture
-def temporary_directory(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def temporary_directory(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A temporary directory of its own for this test and its processes, short enough for sockets; empty at the end."""
+    tmp_path_factory.getbasetemp()  # which is elsewhere
     directory = tempfile.mkdtemp(prefix="t", dir="/tmp")
     monkeypatch.setenv("TMPDIR", directory)
     monkeypatch.setattr(tempfile, "tempdir", None)

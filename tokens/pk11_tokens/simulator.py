@@ -206,7 +206,7 @@ class RunningSimulator(Simulator):
 
     def __init__(self, directory: Path, process: subprocess.Popen[bytes], log: Path) -> None:
         self._process, self._log, self._owner = process, log, os.getpid()
-        self._killed = False
+        self._killed = self._stopped = False
         self._complaints = ""
         super().__init__(directory)
 
@@ -252,14 +252,19 @@ class RunningSimulator(Simulator):
 
         A forked child may leave its `with` block too: the simulation is its parent's.
         """
-        if os.getpid() != self._owner or not self.directory.exists():
+        if os.getpid() != self._owner or self._stopped:
             return
+        self._stopped = True
         died = not self.running and not self._killed
-        _end(self._process)
-        complaints = self.log
+        with contextlib.ExitStack() as stack:
+            log = None
+            with contextlib.suppress(FileNotFoundError):
+                log = stack.enter_context(self._log.open(encoding="utf-8", errors="replace"))
+            _end(self._process)  # and it removes the directory, log included
+            self._complaints = log.read() if log else self._complaints
         shutil.rmtree(self.directory, ignore_errors=True)
         if died:
-            raise RuntimeError(f"the token server ended by itself (status {self._process.returncode}):\n{complaints}")
+            raise RuntimeError(f"the token server ended by itself (status {self._process.returncode}):\n{self._complaints}")
 
 
 def start(
