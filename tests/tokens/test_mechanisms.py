@@ -505,6 +505,11 @@ def test_wrong_signatures_are_found(client: Client, kind: str) -> None:
 def test_a_key_that_wants_the_pin_each_time(client: Client) -> None:
     key = key_of(client, "guarded")
     assert client.is_true(key, CKA.ALWAYS_AUTHENTICATE)
+    client("C_SignInit", Mechanism(CKM.ECDSA).address, key)
+    with refused("BUFFER_TOO_SMALL"):  # for which the key is not needed
+        client.finish("C_Sign", bytes(32), 32, room=63)
+    with refused("USER_NOT_LOGGED_IN"):
+        client.finish("C_Sign", bytes(32), 32)
     with refused("USER_NOT_LOGGED_IN"):
         client.sign(Mechanism(CKM.ECDSA), key, bytes(32))
     with refused("OPERATION_NOT_INITIALIZED"):

@@ -307,6 +307,14 @@ def test_private_objects_are_hidden_until_login(module: Module) -> None:
     assert client.find({CKA.LABEL: "private"}) == []
 
 
+def test_handles_end_with_the_initialisation(module: Module) -> None:
+    client = Client(module).login()
+    key = client.find_one({CKA.CLASS: CKO.PRIVATE_KEY})
+    assert module.C_Finalize(None) == module.C_Initialize(None) == "CKR_OK"
+    with refused("OBJECT_HANDLE_INVALID"):
+        Client(module).login().get(key, CKA.LABEL)
+
+
 def test_session_objects_die_with_their_session(module: Module) -> None:
     first, second = Client(module).login(), Client(module)
     handle = first.create(DATA | {CKA.LABEL: "fleeting"})

@@ -102,10 +102,19 @@ def test_the_curves_of_pkcs11_tool(simulator: RunningSimulator) -> None:
     assert "==> OK" in output
 
 
-@pytest.mark.parametrize("kind", ["rsa2048", "p384", "ed25519", "mldsa65"])
-def test_personalities_pass_the_test_of_pkcs11_tool(kind: str) -> None:
-    personality = {"ed25519": "signature token", "mldsa65": "signature token"}.get(kind, "smart card")
-    with start([{"label": "card", "personality": personality, "key": [{"label": kind, "kind": kind}]}]) as simulator:
+@pytest.mark.parametrize(
+    ("personality", "kind", "guarded"),
+    [
+        ("smart card", "rsa2048", False),
+        ("smart card", "rsa2048", True),
+        ("smart card", "p384", False),
+        ("signature token", "ed25519", False),
+        ("signature token", "mldsa65", False),
+    ],
+)
+def test_personalities_pass_the_test_of_pkcs11_tool(personality: str, kind: str, guarded: bool) -> None:
+    key = {"label": kind, "kind": kind, "always_authenticate": guarded}
+    with start([{"label": "card", "personality": personality, "key": [key]}]) as simulator:
         assert "No errors" in succeed(simulator.module, "--test")
 
 

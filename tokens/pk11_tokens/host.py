@@ -83,7 +83,8 @@ class Host:
         """C_Finalize, or the end of the process: sessions and logins are gone, and nobody waits for a slot any longer."""
         with self.machine.changed:
             self.end(list(self.sessions.values()))
-            self.logins.clear()
+            for token in list(self.logins):
+                self.logout(token)
             self._removed.clear()
             self.initialised = False
             self.life += 1

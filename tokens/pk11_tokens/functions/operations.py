@@ -137,14 +137,27 @@ def _single(call: Call, handle: int, kind: str, data: int, length: int, output: 
     work = _work(session, kind, parts=False)
     stream: Transformation = work.stream
     call.noted["length"] = length
-    if not output:
-        call.memory.set_ulong(output_length, stream.size(length) + stream.last(length))
+    if not _room(call, kind, output, output_length, stream.size(length) + stream.last(length)):
         return
     _authorised(work)
     result = stream.update(call.memory.read(data, length)) + stream.finish()
-    work.restart()  # there may be no room for the result, then the host gives the same data again
+    if kind == "decrypt":
+        work.restart()  # there may be no room for the result, then the host gives the same data again
     call.memory.output(output, output_length, _leaving(session, kind, result))
     session.operations.pop(kind, None)
+
+
+def _room(call: Call, kind: str, output: int, output_length: int, needed: int) -> bool:
+    """Whether the host wants the result, not its length alone, which it is told here (section 5.2).
+
+    Raises Refused(CKR_BUFFER_TOO_SMALL) before the key is used; except for what is decrypted, which may be shorter.
+    """
+    if output and (kind == "decrypt" or call.memory.ulong(output_length) >= needed):
+        return True
+    call.memory.set_ulong(output_length, needed)
+    if output:
+        raise Refused(CKR.BUFFER_TOO_SMALL)
+    return False
 
 
 def _leaving(session: Session, kind: str, result: bytes) -> bytes:
@@ -165,13 +178,9 @@ def _update_output(call: Call, handle: int, kind: str, data: int, length: int, o
     stream: Transformation = work.stream
     call.noted["length"] = length
     work.in_parts = True
-    if not output:
-        call.memory.set_ulong(output_length, stream.size(length))
+    if not _room(call, "part", output, output_length, stream.size(length)):
         return
     _authorised(work)
-    if call.memory.ulong(output_length) < stream.size(length):  # before the data is in, which cannot be undone
-        call.memory.set_ulong(output_length, stream.size(length))
-        raise Refused(CKR.BUFFER_TOO_SMALL)
     call.memory.output(output, output_length, stream.update(call.memory.read(data, length)))
 
 
@@ -179,8 +188,7 @@ def _final(call: Call, handle: int, kind: str, output: int, output_length: int) 
     session = call.session(handle)
     work = _work(session, kind, parts=True)
     stream: Transformation = work.stream
-    if not output:
-        call.memory.set_ulong(output_length, stream.last())
+    if not _room(call, kind, output, output_length, stream.last()):
         return
     _authorised(work)
     if work.result is None:
