@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ..net.connection import Application, Connection
     from ..net.workers import Worker
     from ..pins import PinProvider
-    from ..slots import SlotManager
+    from ..slots import SlotEvent, SlotManager
     from ..tls.config import Identity, ServerConfig, Tickets
     from ..tls.suites import Suite
 
@@ -84,7 +84,7 @@ _IDENTITY = "Private key: a pkcs11: URI, a PEM or a PKCS #12 file. Repeatable: t
               help="How long a client may take over its handshake.")  # fmt: skip
 @click.option("--no-tickets", is_flag=True, help="Hand out no session tickets.")
 @click.option("--check-signatures/--no-check-signatures", default=None,
-              help="Verify each of the token's signatures before it leaves. [default: of hardware, and of slow tokens]")  # fmt: skip
+              help="Verify the token's signatures before they leave. [default: of hardware and of slow tokens]")  # fmt: skip
 def serve(
     addresses: tuple[str, ...],
     client_auth: str,
@@ -256,6 +256,7 @@ def serve_here(
         config, trust = configure(manager, settings, identities)
         log = ConnectionLog(format=settings.log_format)  # type: ignore[arg-type]
         with (
+            manager.watch(tell),
             watched(publish, settings.audit) as watch,
             KeyExecutor(
                 trust=trust, sessions=ServerCache(), check_signatures=settings.check_signatures, observers=watch.observers
@@ -282,6 +283,12 @@ def serve_here(
             finally:
                 for number, handler in before.items():
                     signal.signal(number, handler)
+
+
+def tell(event: SlotEvent) -> None:
+    """A token has come or gone."""
+    if event.kind != "present":
+        note(f'token "{event.token.label}" (serial {event.token.serial}) was {event.kind}, slot "{event.slot.description}"')
 
 
 def _drain(server: Any, number: int) -> None:

@@ -1,7 +1,7 @@
 """Full handshakes by Python's own `ssl`, many at once, in a process of its own: the load of a server under test.
 
-Run as a program: `python load.py PORT COUNT THREADS CA_FILE [VERSION]` prints one line of JSON, {"done": N, "failures": {text: N}}.  Imports
-nothing of this package, so that it starts quickly.
+Run as a program: `python load.py PORT COUNT THREADS CA_FILE [VERSION]` prints a line of JSON: {"done": N, "failures": {text: N}}.
+Imports nothing of this package, so that it starts quickly.
 """
 
 from __future__ import annotations
