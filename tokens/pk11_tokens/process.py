@@ -6,6 +6,7 @@ lives until standard input ends: so it ends with whoever started it, however tha
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import signal
@@ -34,7 +35,8 @@ def main(directory: Path, name: str) -> None:
             ControlServer(directory / "control.sock", Control(machine, journal)),
         ):
             _say(ready=True)
-            sys.stdin.buffer.read()
+            with contextlib.suppress(SystemExit):  # SIGTERM: an end like any other, the directory goes
+                sys.stdin.buffer.read()
         journal.close()
         shutil.rmtree(directory, ignore_errors=True)
     except DescriptionError as error:

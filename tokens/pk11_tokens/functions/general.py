@@ -11,15 +11,17 @@ LIBRARY_VERSION = (0, 1)
 
 def C_Initialize(call: Call, arguments: int) -> None:
     """Begin.  The module locks as the system does: a host that insists on mutexes of its own gets CKR_CANT_LOCK."""
+    mutexes: list[int] = []
+    flags = reserved = 0
+    if arguments:
+        *mutexes, flags, reserved = INITIALIZE_ARGS.unpack(call.memory.read(arguments, INITIALIZE_ARGS.size))
     with call.machine.lock:
         if call.host.initialised:
             raise Refused(CKR.CRYPTOKI_ALREADY_INITIALIZED)
-        if arguments:
-            *mutexes, flags, reserved = INITIALIZE_ARGS.unpack(call.memory.read(arguments, INITIALIZE_ARGS.size))
-            if reserved or (any(mutexes) and not all(mutexes)):
-                raise Refused(CKR.ARGUMENTS_BAD)
-            if any(mutexes) and not flags & CKF.OS_LOCKING_OK:
-                raise Refused(CKR.CANT_LOCK)
+        if reserved or (any(mutexes) and not all(mutexes)):
+            raise Refused(CKR.ARGUMENTS_BAD)
+        if any(mutexes) and not flags & CKF.OS_LOCKING_OK:
+            raise Refused(CKR.CANT_LOCK)
         call.host.initialise()
 
 
