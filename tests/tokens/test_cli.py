@@ -172,7 +172,7 @@ def test_status_for_people_and_for_programs(simulator: Simulator) -> None:
     Host(simulator).log_in()
     text = run("status")
     assert "slot 1  Left reader: card\n" in text
-    assert "1 sessions, logged in, never locks, 1 PINs given" in text
+    assert "1 session, logged in, never locks, 1 PIN given" in text
     assert "\x1b" not in text
     whole = run_json("status")
     assert whole["module"] == simulator.module

@@ -21,6 +21,7 @@ from .abi import CKR, Refused
 if TYPE_CHECKING:
     from .functions import Call
     from .host import Host
+    from .machine import Token
     from .personalities import Person, Personality
 
 
@@ -124,21 +125,21 @@ class Behaviour:
             self._end(call)
 
     def _begin(self, call: Call) -> None:
-        self.expire(call)
-        if self.idle_timeout:
+        if call.token and self.idle_timeout:
+            self.expire(call.token)
             with self._lock:
                 self._hosts.setdefault(call.host, _Attention()).calls += 1
 
     def _end(self, call: Call) -> None:
-        if self.idle_timeout:
+        if call.token and self.idle_timeout:
             with self._lock:
                 attention = self._hosts.setdefault(call.host, _Attention(1))
                 attention.calls -= 1
                 attention.heard = time.monotonic()
 
-    def expire(self, call: Call) -> None:
+    def expire(self, token: Token) -> None:
         """End sessions and logins of hosts that were silent for longer than the token bears."""
-        if not self.idle_timeout or call.token is None:
+        if not self.idle_timeout:
             return
         with self._lock:
             limit = time.monotonic() - self.idle_timeout
@@ -146,7 +147,7 @@ class Behaviour:
             for host in idle:
                 del self._hosts[host]
         for host in idle:
-            host.forget(call.token)
+            host.forget(token)
 
     @contextmanager
     def _place(self, operation: bool) -> Iterator[None]:

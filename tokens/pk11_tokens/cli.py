@@ -323,14 +323,21 @@ def status(token: str | None, directory: str | None, as_json: bool) -> None:
 
 
 def _show(token: TokenStatus) -> None:
-    tries = "never locks" if token.tries_left is None else "PIN locked" if token.locked else f"{token.tries_left} PIN tries left"
+    tries = "PIN locked" if token.locked else "never locks"
+    if token.tries_left:
+        tries = f"{_counted(token.tries_left, 'PIN try', 'PIN tries')} left"
     where = f'in "{token.reader}"' if token.present else "in no reader"
     login = "logged in" if token.logged_in else "nobody logged in"
-    click.echo(f"{token.name} ({token.personality}), {where}")
-    click.echo(f"  {token.sessions} sessions, {login}, {tries}, {token.pin_attempts} PINs given")
-    click.echo(f"  {token.objects} objects, {token.operations_running} operations running, {token.operations_waiting} waiting")
+    running = _counted(token.operations_running, "operation")
     busiest = sorted(token.calls.items(), key=lambda each: -each[1])[:5]
+    click.echo(f"{token.name} ({token.personality}), {where}")
+    click.echo(f"  {_counted(token.sessions, 'session')}, {login}, {tries}, {_counted(token.pin_attempts, 'PIN')} given")
+    click.echo(f"  {_counted(token.objects, 'object')}, {running} running, {token.operations_waiting} waiting")
     click.echo("  calls: " + (", ".join(f"{function} {count}" for function, count in busiest) or "none"))
+
+
+def _counted(number: int, one: str, several: str = "") -> str:
+    return f"{number} {one if number == 1 else several or one + 's'}"
 
 
 @main.command()

@@ -130,7 +130,8 @@ class Control:
         """How a token is: the fields of `TokenStatus`."""
         found = self._token(token)
         reader = self._machine.reader_of(found)
-        behaviour, sessions = found.behaviour, self._machine.sessions_with(found)
+        behaviour = found.behaviour
+        behaviour.expire(found)
         with self._machine.lock:
             logged_in = any(found in host.logins for host in self._machine.hosts.values())
         pin = found.user_pin
@@ -141,7 +142,7 @@ class Control:
             "personality": found.personality.name,
             "present": reader is not None,
             "reader": reader and reader.description,
-            "sessions": len(sessions),
+            "sessions": len(self._machine.sessions_with(found)),
             "logged_in": logged_in,
             "tries_left": None if not pin.limit else 0 if pin.locked else pin.tries,
             "locked": pin.locked,
