@@ -6,10 +6,12 @@ Works with any module, so that simulated tokens can be held against SoftHSM.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pk11_tokens.abi import ATTRIBUTE, CKA, MECHANISM, ULONG, UNAVAILABLE_INFORMATION
+import pytest
+from pk11_tokens.abi import ATTRIBUTE, CKA, CKK, CKO, MECHANISM, ULONG, UNAVAILABLE_INFORMATION
+from pk11_tokens.keytypes import KEY_TYPES, Values, type_of
 
 from .cryptoki import PIN, READ_WRITE, SLOT, Module
 
@@ -31,6 +33,16 @@ def raw(value: Value) -> bytes:
         case str():
             return value.encode()
     return value
+
+
+# What keys in tests are made of.
+P256 = bytes.fromhex("06082a8648ce3d030107")
+AES: dict[int, Value] = {CKA.CLASS: CKO.SECRET_KEY, CKA.KEY_TYPE: CKK.AES, CKA.VALUE: bytes(32)}
+SHOWN: dict[int, Value] = {CKA.SENSITIVE: False, CKA.EXTRACTABLE: True}
+
+
+def refused(name: str) -> pytest.RaisesExc[Refusal]:
+    return pytest.raises(Refusal, match=f"^CKR_{name}$")
 
 
 class Template:
@@ -77,7 +89,7 @@ class Client:
         self("C_CopyObject", original, template.address, template.count, ctypes.byref(handle))
         return handle.value
 
-    def set(self, handle: int, values: Mapping[int, Value]) -> None:
+    def change(self, handle: int, values: Mapping[int, Value]) -> None:
         template = Template(values)
         self("C_SetAttributeValue", handle, template.address, template.count)
 
@@ -89,7 +101,7 @@ class Client:
         rows = self.get_into(handle, [(a, b, ROOM) for a, b in zip(attributes, buffers, strict=True)])
         return {a: b.raw[:length] for a, b, length in zip(attributes, buffers, rows, strict=True)}
 
-    def get_into(self, handle: int, rows: list[tuple[int, Any, int]], lengths: list[int] | None = None) -> list[int]:
+    def get_into(self, handle: int, rows: Sequence[tuple[int, Any, int]], lengths: list[int] | None = None) -> list[int]:
         """C_GetAttributeValue with these (attribute, buffer or None, room); the lengths it sets, in `lengths` even if refused."""
         packed = b"".join(ATTRIBUTE.pack(a, ctypes.addressof(b) if b else 0, room) for a, b, room in rows)
         array = ctypes.create_string_buffer(packed, len(packed))
@@ -223,3 +235,19 @@ class Mechanism:
 
 
 UNAVAILABLE = UNAVAILABLE_INFORMATION
+
+
+def key_values(key: object) -> tuple[dict[int, Value], dict[int, Value]]:
+    """What C_CreateObject must be given for a private key and for its public half."""
+    kind = type_of(key)
+    row = KEY_TYPES[kind]
+
+    def values(half: CKO, given: Values) -> dict[int, Value]:
+        return {CKA.CLASS: half, CKA.KEY_TYPE: kind, **{a: v for a, v in given.items() if a != CKA.MODULUS_BITS}}
+
+    public_key = key.public_key()  # type: ignore[attr-defined]
+    return values(CKO.PRIVATE_KEY, row.private(key)), values(CKO.PUBLIC_KEY, row.public(public_key))
+
+
+def key_of(client: Client, label: str, half: CKO = CKO.PRIVATE_KEY) -> int:
+    return client.find_one({CKA.CLASS: half, CKA.LABEL: label})

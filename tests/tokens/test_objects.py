@@ -10,15 +10,11 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, rsa
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 from pk11_tokens import RunningSimulator, start
 from pk11_tokens.abi import CKA, CKC, CKK, CKM, CKO
-from pk11_tokens.keytypes import KEY_TYPES, Values, type_of
 
-from .client import UNAVAILABLE, Client, Mechanism, Refusal, Value
+from .client import AES, P256, SHOWN, UNAVAILABLE, Client, Mechanism, Value, key_values, refused
 from .cryptoki import SERIAL, Module
 
-P256 = bytes.fromhex("06082a8648ce3d030107")
 DATA: dict[int, Value] = {CKA.CLASS: CKO.DATA, CKA.LABEL: "note", CKA.VALUE: b"text"}
-AES: dict[int, Value] = {CKA.CLASS: CKO.SECRET_KEY, CKA.KEY_TYPE: CKK.AES, CKA.VALUE: bytes(32)}
-SHOWN: dict[int, Value] = {CKA.SENSITIVE: False, CKA.EXTRACTABLE: True}
 
 
 @pytest.fixture(scope="module")
@@ -37,22 +33,6 @@ def module(simulator: RunningSimulator) -> Iterator[Module]:
 @pytest.fixture
 def client(module: Module) -> Client:
     return Client(module).login()
-
-
-def refused(name: str) -> pytest.RaisesExc[Refusal]:
-    return pytest.raises(Refusal, match=f"^CKR_{name}$")
-
-
-def key_values(key: object) -> tuple[dict[int, Value], dict[int, Value]]:
-    """What C_CreateObject must be given for a private key and for its public half."""
-    kind = type_of(key)
-    row = KEY_TYPES[kind]
-
-    def values(half: CKO, given: Values) -> dict[int, Value]:
-        return {CKA.CLASS: half, CKA.KEY_TYPE: kind, **{a: v for a, v in given.items() if a != CKA.MODULUS_BITS}}
-
-    public_key = key.public_key()  # type: ignore[attr-defined]
-    return values(CKO.PRIVATE_KEY, row.private(key)), values(CKO.PUBLIC_KEY, row.public(public_key))
 
 
 # --- making them -----------------------------------------------------------------------------------------------------
@@ -228,10 +208,10 @@ def test_the_size_of_an_object(client: Client) -> None:
 def test_what_may_be_changed(client: Client, values: Mapping[int, Value], change: Mapping[int, Value], result: str) -> None:
     handle = client.create(dict(values) | {CKA.LABEL: "before"})
     if not result:
-        client.set(handle, change)
+        client.change(handle, change)
         return
     with refused(result):
-        client.set(handle, {CKA.LABEL: "changed"} | dict(change))
+        client.change(handle, {CKA.LABEL: "changed"} | dict(change))
     assert client.get(handle, CKA.LABEL) == b"before"  # all or nothing
 
 
@@ -332,7 +312,7 @@ def test_a_read_only_session(module: Module) -> None:
     assert reading.get(reading.create(DATA), CKA.VALUE) == b"text"
     handle = writing.create(DATA | {CKA.TOKEN: True})
     with refused("SESSION_READ_ONLY"):
-        reading.set(handle, {CKA.LABEL: "x"})
+        reading.change(handle, {CKA.LABEL: "x"})
     with refused("SESSION_READ_ONLY"):
         reading("C_DestroyObject", handle)
     writing("C_DestroyObject", handle)
