@@ -325,10 +325,17 @@ def test_a_pin_from_the_host_is_refused_where_there_is_a_keypad(pinpad: RunningS
 
 
 def test_the_person_cancels(pinpad: RunningSimulator) -> None:
-    pinpad["card"].person(cancels=True)
+    pinpad["card"].person(pin=None)
     with refused("CKR_FUNCTION_CANCELED"):
         Host(pinpad).log_in(pin=None)
     assert pinpad["card"].status().pin_attempts == 0
+
+
+def test_the_person_types_something_else(pinpad: RunningSimulator) -> None:
+    pinpad["card"].person(pin="000000")
+    with refused("CKR_PIN_INCORRECT"):
+        Host(pinpad).log_in(pin=None)
+    assert pinpad["card"].status().tries_left == 2
 
 
 def test_the_person_mistypes_first(pinpad: RunningSimulator) -> None:

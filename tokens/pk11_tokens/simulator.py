@@ -26,6 +26,7 @@ from urllib.parse import quote
 from .description import DescriptionError, load
 
 ENVIRONMENT = "PK11_TOKENS_DIRECTORY"  # the simulator that the shell means
+RIGHT_PIN = ""  # of a person at a keypad: whatever the token's PIN is
 _PREFIX = "pk11-tokens-"
 _CONTROL = "control.sock"
 _PATH_LIMIT = 80  # bytes of a directory: sockaddr_un has 108, and a name comes behind it
@@ -114,10 +115,10 @@ class TokenControl:
         """Let every session and login with it die now."""
         self._ask("disconnect")
 
-    def person(self, delay: float = 0.0, pin: str | None = None, mistakes: int = 0, *, cancels: bool = False) -> None:
-        """Who stands at the keypad from now on: types `pin` (None: the right one) after `delay` seconds, `mistakes` times a
-        wrong one before, or cancels."""
-        self._ask("person", delay=delay, pin=pin, mistakes=mistakes, cancels=cancels)
+    def person(self, delay: float = 0.0, pin: str | None = RIGHT_PIN, mistakes: int = 0) -> None:
+        """Who stands at the keypad from now on: types `pin` after `delay` seconds, `mistakes` times a wrong one before; None:
+        cancels."""
+        self._ask("person", delay=delay, pin=pin or None, mistakes=mistakes, cancels=pin is None)
 
     def status(self) -> TokenStatus:
         """How it is."""
