@@ -275,7 +275,7 @@ def test_people_at_the_keypad_err_and_cancel(simulated_tokens: Start) -> None:
         simulator["card"].person(mistakes=1)
         assert [module.login(session, None) for _ in range(2)] == ["CKR_PIN_INCORRECT", "CKR_OK"]
         assert module.C_Logout(session) == "CKR_OK"
-        simulator["card"].person(cancels=True)
+        simulator["card"].person(pin=None)
         assert module.login(session, None) == "CKR_FUNCTION_CANCELED"
         assert simulator["card"].status().tries_left == 3
 
