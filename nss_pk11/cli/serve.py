@@ -251,7 +251,7 @@ def serve_here(
     memory = worker.memory if worker is not None else None
     with open_manager(settings.modules, *settings.identities, pin=pin, memory=memory) as manager:
         identities = load_identities(manager, settings)
-        if worker is None or worker.number == 0:
+        if worker is None or (worker.number == 0 and not worker.replaces):
             introduce(identities)
         config, trust = configure(manager, settings, identities)
         log = ConnectionLog(format=settings.log_format)  # type: ignore[arg-type]

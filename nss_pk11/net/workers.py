@@ -49,19 +49,21 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-QUICK = 10.0  # seconds: a worker that dies younger has died at once
+QUICK = 2.0  # seconds: a worker that has not served that long has died at once
 QUICK_DEATHS = 5  # in a row, while no other serves: given up
 START_PATIENCE = 30.0  # seconds after which the next is started though one is not ready: it may wait for a person, or hang
 LOOK = 0.25  # seconds between looks at the clock and for signals, while one is to be started
-PAUSES = (0.0, 0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)  # seconds before a replacement, by quick deaths in a row
+PAUSES = (0.0, 0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)  # seconds before a replacement, by quick deaths in a row
 
 
 class Worker:
     """The child's end: its PIN provider, and how it says that it is ready.  `number`: 0 for the first; `parent`: closed at the
-    other end when it should drain; `memory`: for its slot manager."""
+    other end when it should drain; `memory`: for its slot manager; `replaces`: another was there before."""
 
-    def __init__(self, number: int, parent: socket.socket, pins: PinProvider | None, memory: PinMemory | None) -> None:
-        self.number, self.parent, self.memory = number, parent, memory
+    def __init__(
+        self, number: int, parent: socket.socket, pins: PinProvider | None, memory: PinMemory | None, replaces: bool
+    ) -> None:
+        self.number, self.parent, self.memory, self.replaces = number, parent, memory, replaces
         self.pins: PinProvider | None = _ParentPins(parent) if pins is not None and pins.person else pins
 
     def ready(self) -> None:
@@ -102,7 +104,9 @@ class _Place:
     child: Child | None = None
     up: bool = False
     pin_failed: bool = False
+    begun: int = 0  # workers, so far
     started: float = 0.0
+    served_since: float = 0.0
     quick_deaths: int = 0  # in a row
     due: float | None = 0.0  # when the next is to be started; None while there is one, and when none is to follow
 
@@ -176,9 +180,9 @@ class Supervisor:
 
     def _fork(self, place: _Place) -> None:
         def live(channel: socket.socket) -> int:
-            return place.work(Worker(place.number, channel, self._pins, self._memory))
+            return place.work(Worker(place.number, channel, self._pins, self._memory, place.begun > 1))
 
-        place.due, place.up, place.started = None, False, monotonic()
+        place.due, place.up, place.started, place.begun = None, False, monotonic(), place.begun + 1
         place.child = Child(live, self._channels())
 
     def _channels(self) -> list[socket.socket]:
@@ -213,7 +217,7 @@ class Supervisor:
         elif "pin_failed" in message:
             place.pin_failed = True
         else:
-            place.up = True
+            place.up, place.served_since = True, monotonic()
 
     # --- ends --------------------------------------------------------------------------------------------------------
 
@@ -240,7 +244,7 @@ class Supervisor:
 
     def _replace(self, place: _Place, code: int, how: str, was_up: bool) -> None:
         asked_to_end = code == 0 and was_up
-        quick = monotonic() - place.started < QUICK and not asked_to_end
+        quick = not asked_to_end and (not was_up or monotonic() - place.served_since < QUICK)
         place.quick_deaths = place.quick_deaths + 1 if quick else 0
         if place.quick_deaths >= QUICK_DEATHS and not any(other.up for other in self._workers):
             log.error("%s, as %d did before it, and none serves: given up", how, place.quick_deaths - 1)
