@@ -98,7 +98,7 @@ class _Command:
     def parse(cls, octets: bytes) -> _Command:
         if len(octets) < 4:
             raise _Refused(_WRONG_LENGTH)
-        head, body = octets[:4], octets[4:]
+        body = octets[4:]
         extended = len(body) >= 3 and body[0] == 0
         size = 2 if extended else 1  # of a length field
         body = body[1:] if extended else body
@@ -109,7 +109,7 @@ class _Command:
             if len(data) != length:
                 raise _Refused(_WRONG_LENGTH)
         most = 0x10000 if extended else 0x100
-        return cls(*head, data, int.from_bytes(body) or most)
+        return cls(octets[0], octets[1], octets[2], octets[3], data, int.from_bytes(body) or most)
 
 
 def tlv(tag: int, value: bytes = b"") -> bytes:

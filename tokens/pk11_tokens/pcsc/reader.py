@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _HOST = "127.0.0.1"
 _DRIVERS = "pcsc/drivers/serial/libifdvpcd.so"
 _PATIENCE = 10.0  # seconds
-_OFF, _ON, _RESET, _ATR = 0, 1, 2, 4  # vpcd's control messages, each of one byte
+_ON, _ATR = 1, 4  # of vpcd's control messages, each of one byte; the others are off (0) and reset (2)
 
 # sd_listen_fds(3): the sockets begin at descriptor 3, and LISTEN_PID is the process they are for.
 _ACTIVATE = 'export LISTEN_PID=$$ LISTEN_FDS=1; exec "$0" "$@" 3<&0 </dev/null'
@@ -78,15 +78,18 @@ class Reader:
         return self.log_path.read_text("utf-8", "replace")
 
     def insert(self, card: PivCard) -> None:
-        """Push the card in: it is powered and answers from now on.  pcscd's clients learn of it within half a second."""
+        """Push the card in; returns when pcscd has seen it and given it power, within half a second."""
         if self._connection is not None:
             raise RuntimeError("there is a card in the reader")
         card.reset()
         self.card = card
         self._connection = socket.create_connection((_HOST, self._port), _PATIENCE)
         self._connection.settimeout(None)
-        self._thread = threading.Thread(target=_carry, args=(self._connection, card), name="virtual card")
+        powered = threading.Event()
+        self._thread = threading.Thread(target=_carry, args=(self._connection, card, powered), name="virtual card")
         self._thread.start()
+        if not powered.wait(_PATIENCE):
+            raise RuntimeError(f"pcscd does not see the card:\n{self.log}")
 
     def remove(self) -> None:
         """Pull the card out, whatever it does."""
@@ -151,7 +154,7 @@ class Reader:
             self._daemon.wait()
 
 
-def _carry(connection: socket.socket, card: PivCard) -> None:
+def _carry(connection: socket.socket, card: PivCard, powered: threading.Event) -> None:
     """vpcd's protocol until the connection ends: messages with a length of two bytes before them; one of a single byte is
     for the slot (power, reset, answer-to-reset), the others are command APDUs."""
     with contextlib.suppress(OSError), connection.makefile("rb") as incoming:
@@ -163,6 +166,8 @@ def _carry(connection: socket.socket, card: PivCard) -> None:
                 answer = card.atr
             else:
                 card.reset()
+                if message == bytes([_ON]):
+                    powered.set()
                 continue
             connection.sendall(len(answer).to_bytes(2) + answer)
 
