@@ -80,15 +80,16 @@ def test_serve_ends_with_a_signal_and_leaves_nothing(served: Process, temporary_
     assert os.listdir(temporary_directory) == []
 
 
-def test_ctrl_c_reaches_the_whole_group(temporary_directory: str, tmp_path: Path) -> None:
-    """A terminal sends SIGINT to the token server too."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_the_whole_group_leaves_nothing_either(temporary_directory: str, tmp_path: Path, number: int) -> None:
+    """As a terminal sends it, and timeout(1): to the token server too."""
     description = tmp_path / "card.toml"
     description.write_text(DESCRIPTION)
     server = subprocess.Popen([*COMMAND, "serve", description], stdout=subprocess.PIPE, text=True, start_new_session=True)
     with server:
         assert server.stdout
         assert server.stdout.readline().endswith("card.so\n")
-        os.killpg(server.pid, signal.SIGINT)
+        os.killpg(server.pid, number)
         assert server.wait(20) == 0
 
 

@@ -90,7 +90,8 @@ def serve(description: str, directory: str | None, calls: str | None) -> None:
       END
       pk11-tokens serve card.toml
     """
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: sys.exit(0))
     try:
         with start(description, directory=directory, quiet=False) as simulator:
             if calls:

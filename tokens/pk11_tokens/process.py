@@ -22,27 +22,43 @@ from .server import Server
 
 
 def main(directory: Path, name: str) -> None:
-    """Serve until the end of standard input, or SIGTERM.  SIGINT is for whoever started us, in the same terminal."""
+    """Serve until the end of standard input, or a signal to end.  SIGINT is for whoever started us, in the same terminal."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _end)
+    with contextlib.suppress(SystemExit):
+        if not _serve(directory, name):
+            return  # whoever started us is told why, and tidies up
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+def _serve(directory: Path, name: str) -> bool:
+    """Whether it could be done."""
     try:
         description = parse(json.loads(sys.stdin.buffer.readline()))
         machine, journal = build(description), Journal()
         if description.journal:
             journal.write_to(description.journal)
         with (
+            contextlib.closing(journal),
             Server(machine, journal, directory / f"{name}.sock"),
             ControlServer(directory / "control.sock", Control(machine, journal)),
         ):
             _say(ready=True)
-            with contextlib.suppress(SystemExit):  # SIGTERM: an end like any other, the directory goes
-                sys.stdin.buffer.read()
-        journal.close()
-        shutil.rmtree(directory, ignore_errors=True)
+            sys.stdin.buffer.read()
     except DescriptionError as error:
         _say(description=str(error))
     except OSError as error:
         _say(error=str(error))
+    else:
+        return True
+    return False
+
+
+def _end(number: int, frame: object) -> None:
+    """Once is enough: what follows is tidying up."""
+    signal.signal(number, signal.SIG_IGN)
+    sys.exit(0)
 
 
 def _say(**answer: Any) -> None:
