@@ -152,7 +152,7 @@ def _with_check_byte(atr: bytes) -> bytes:
 class PivCard:
     """The card: it stays the same, PIN counter included, while it is pushed into a reader and pulled out.
 
-    `keys`: by key reference, AUTHENTICATION and SIGNATURE; `pin`: 6 to 8 digits; `serial`: 16 bytes (a GUID).
+    `keys`: by key reference, AUTHENTICATION and SIGNATURE (an attribute too); `pin`: 6 to 8 digits; `serial`: 16 bytes (a GUID).
     For tests: `tries_left`, `attempts` (PINs ever compared), `signatures`, `instructions` (those received, in order).
     """
 
@@ -161,7 +161,7 @@ class PivCard:
     def __init__(
         self, keys: Mapping[int, PivKey], *, pin: str = "123456", tries: int = 3, serial: bytes = bytes(range(16))
     ) -> None:
-        self._keys = dict(keys)
+        self.keys = dict(keys)
         self._objects = _data_objects(keys, serial)
         self._pin = pin.encode().ljust(8, b"\xff")  # part 2 section 3.2.1
         self._tries = self.tries_left = tries
@@ -236,7 +236,7 @@ class PivCard:
         return b""
 
     def _general_authenticate(self, command: _Command) -> bytes:
-        key = self._keys.get(command.p2)
+        key = self.keys.get(command.p2)
         if key is None or command.p1 != key.algorithm:
             raise _Refused(_WRONG_PARAMETERS)
         if not self._verified:

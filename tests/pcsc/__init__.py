@@ -1,0 +1,1 @@
+"""A virtual PIV card behind real PC/SC: pcscd, vpcd and OpenSC."""
