@@ -37,7 +37,7 @@ class Settings:
     """What the command line says, all of it that a worker needs."""
 
     identities: tuple[str, ...]
-    chain: str | None
+    chains: tuple[str, ...]
     ocsp: str | None
     modules: tuple[str, ...]
     pin: PinProvider | None
@@ -61,7 +61,8 @@ _IDENTITY = "Private key: a pkcs11: URI, a PEM or a PKCS #12 file. Repeatable: t
 @click.command(short_help="Serve TLS with a key on a token or in a file.")
 @click.option("--listen", "addresses", multiple=True, required=True, metavar="HOST:PORT", help="Port 0 is any. Repeatable.")
 @click.option("--identity", "identities", multiple=True, required=True, metavar="URI|FILE", help=_IDENTITY)
-@click.option("--chain", type=click.Path(), metavar="FILE", help="Certificate and issuers, PEM. [default: those beside the key]")
+@click.option("--chain", "chains", multiple=True, type=click.Path(), metavar="FILE",
+              help="Certificate and issuers, PEM. Repeatable: each goes with its key. [default: beside the key]")  # fmt: skip
 @click.option("--ocsp", type=click.Path(), metavar="FILE", help="OCSP response to staple, DER.")
 @negotiation_options
 @click.option("--client-auth", type=click.Choice(["none", "request", "require"]), default="none", show_default=True,
@@ -323,12 +324,15 @@ def configure(manager: SlotManager, settings: Settings, identities: tuple[Identi
 
 
 def load_identities(manager: SlotManager, settings: Settings) -> tuple[Identity, ...]:
-    """Each --identity, those of one key pair as one.  --chain and --ocsp belong to every one."""
+    """Each --identity, those of one key pair as one."""
     from ..net.identity import join_identities, load_identity
 
     staple = _read_staple(settings.ocsp) if settings.ocsp else b""
-    loaded = [load_identity(manager, source, chain=settings.chain, ocsp=staple) for source in settings.identities]
-    return join_identities(loaded)
+    loaded = [load_identity(manager, source, chain=settings.chains, ocsp=staple) for source in settings.identities]
+    identities = join_identities(loaded)
+    if staple and len(identities) > 1:
+        raise ConfigurationError("--ocsp speaks for one certificate, and there are several")
+    return identities
 
 
 def _read_staple(path: str) -> bytes:

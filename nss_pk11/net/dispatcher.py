@@ -295,13 +295,10 @@ class Dispatcher:
     def _learn(self, errand: Errand, member: Member, error: BaseException, patient: bool) -> None:
         """What a failure says of the token."""
         breaker, name = member.breaker, member.key.token.label
-        if not patient or not isinstance(error, TokenError):
+        if isinstance(error, WrongSignature) and len(errand.group.members) > 1:
+            breaker.failed(SUSPECT_PAUSE)
+        elif not patient or not isinstance(error, TokenError):
             breaker.abandoned()
-        elif isinstance(error, WrongSignature):
-            if len(errand.group.members) > 1:
-                breaker.failed(SUSPECT_PAUSE)
-            else:
-                breaker.abandoned()  # the only one there is
         elif may_pass(error):
             if breaker.failed():
                 log.warning('token "%s" is away: %s', name, error)

@@ -10,6 +10,7 @@ import logging
 import time
 from contextlib import suppress
 from dataclasses import replace
+from os import PathLike
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -23,7 +24,7 @@ from ..tls.config import Identity
 from ..tls.signatures import allowed_in, fits, key_kind, load_leaf, verify
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from cryptography import x509
@@ -68,7 +69,7 @@ def load_identity(
     manager: SlotManager,
     source: str | Path,
     *,
-    chain: str | Path | None = None,
+    chain: str | Path | Sequence[str | Path] | None = None,
     pins: PinProvider | None = None,
     ocsp: bytes = b"",
     allow_expired: bool = False,
@@ -76,7 +77,8 @@ def load_identity(
     """The identity behind `source`: a pkcs11: URI of a private key, or the path of a PEM or PKCS #12 file.
 
     Where several tokens hold the key pair that a URI names, the identity's key is the group of them (`slots.group`).
-    `chain`: a PEM file, leaf first; without it the certificate is the one beside the key, on the token or in the file.
+    `chain`: a PEM file, leaf first; of several the one that is the key's.  Without one the certificate is the one beside the key,
+    on the token or in the file.
     `pins` answers for this key instead of the manager's provider.  `ocsp`: a DER response to staple.
 
     Raises NotFound, Ambiguous, PinError or TokenError for the key; CertificateError for a certificate that is missing
@@ -84,8 +86,20 @@ def load_identity(
     no TLS signature scheme fits.
     """
     key, found = _find_key(manager, str(source), pins)
-    given = certs.load_pem_chain(chain) if chain is not None else tuple(found)
+    given = _given_chain(key, chain) or tuple(found)
     return make_identity(key, given or _chain_on_token(manager, key, pins), ocsp=ocsp, allow_expired=allow_expired)
+
+
+def _given_chain(key: PrivateKey, files: str | Path | Sequence[str | Path] | None) -> tuple[bytes, ...]:
+    """The only one, whosever it is; of several the key's own, () for none."""
+    if files is None:
+        return ()
+    if isinstance(files, str | PathLike):
+        return certs.load_pem_chain(files)
+    chains = [certs.load_pem_chain(file) for file in files]
+    if len(chains) == 1:
+        return chains[0]
+    return next((chain for chain in chains if certs.matches_key(chain[0], key.public_key)), ())
 
 
 def join_identities(identities: Iterable[Identity]) -> tuple[Identity, ...]:

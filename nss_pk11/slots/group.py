@@ -7,7 +7,6 @@ threads and waits for nothing; `net` does.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from itertools import count
 from threading import Lock
 from typing import TypeVar
 
@@ -20,7 +19,7 @@ from .publickeys import spki
 
 Result = TypeVar("Result")
 
-EXPLORE_EVERY = 32  # of so many operations one goes to whoever had none for longest: a slow token may be quick again
+EXPLORE_AFTER = 32  # operations elsewhere after which a member gets one whatever it takes: a slow token may be quick again
 
 
 class Member:
@@ -30,10 +29,10 @@ class Member:
     as long as its breaker is open for that.
     """
 
-    __slots__ = ("__weakref__", "_lock", "breaker", "key", "last_used", "refusal", "running")
+    __slots__ = ("__weakref__", "_group", "_lock", "breaker", "key", "last_used", "refusal", "running")
 
-    def __init__(self, key: PrivateKey) -> None:
-        self.key, self.breaker = key, Breaker()
+    def __init__(self, key: PrivateKey, group: KeyGroup) -> None:
+        self.key, self.breaker, self._group = key, Breaker(), group
         self.running, self.last_used = 0, 0
         self.refusal: TokenError | None = None
         self._lock = Lock()
@@ -46,12 +45,14 @@ class Member:
 
     @property
     def expected_seconds(self) -> float:
-        """How long one more operation would take there, its place in the queue included."""
-        return self.key.latency * max(1.0, (self.running + 1) / self.key.parallel)
+        """How long one more operation would take there after those before it: no token tells how many it really does at once."""
+        return self.key.latency * (self.running + 1)
 
     def begin(self) -> None:
         with self._lock:
             self.running += 1
+            self._group.uses += 1
+            self.last_used = self._group.uses
 
     def end(self) -> None:
         with self._lock:
@@ -65,10 +66,10 @@ class KeyGroup:
     """A `PrivateKey` on several tokens; of one token too.  Raises ConfigurationError where the keys are not one key pair."""
 
     def __init__(self, keys: Sequence[PrivateKey]) -> None:
-        self.members = tuple(Member(key) for key in keys)
+        self.uses = 0  # operations begun
+        self.members = tuple(Member(key, self) for key in keys)
         first = self._first = keys[0]
         self.label, self.id, self.uri, self.kind, self.bits = first.label, first.id, first.uri, first.kind, first.bits
-        self._turns = count(1)
         if len(keys) > 1 and len({spki(key.public_key) for key in keys}) > 1:
             raise ConfigurationError("the keys of a group must be one key pair: " + ", ".join(key.uri for key in keys))
         self.algorithms = frozenset.intersection(*(key.algorithms for key in keys))
@@ -112,7 +113,6 @@ class KeyGroup:
         if len(self.members) == 1:
             [only] = self.members
             return only if only not in tried and only.breaker.admits() else None
-        turn = next(self._turns)
         untried = [member for member in self.members if member not in tried]
         for member in untried:
             if not member.breaker.closed and member.breaker.admits():
@@ -120,10 +120,10 @@ class KeyGroup:
         closed = [member for member in untried if member.breaker.closed]
         if not closed:
             return None
-        explore = turn % EXPLORE_EVERY == 0
-        chosen = min(closed, key=lambda member: (0.0 if explore else member.expected_seconds, member.last_used))
-        chosen.last_used = turn
-        return chosen
+        unused = min(closed, key=lambda member: member.last_used)
+        if self.uses - unused.last_used >= EXPLORE_AFTER:
+            return unused
+        return min(closed, key=lambda member: member.expected_seconds)
 
     def has_other(self, tried: Collection[Member]) -> bool:
         """Whether `choose` would find one."""

@@ -17,15 +17,16 @@ from itertools import count
 TIMEOUT = 30.0  # seconds for one handshake
 
 
-def handshake(port: int, context: ssl.SSLContext) -> None:
-    """One full handshake and a byte there and back.  Raises OSError (ssl.SSLError is one)."""
+def handshake(port: int, context: ssl.SSLContext, name: str = "localhost") -> None:
+    """One full handshake, a byte there and back, and a goodbye.  Raises OSError (ssl.SSLError is one)."""
     with (
         socket.create_connection(("127.0.0.1", port), TIMEOUT) as sock,
-        context.wrap_socket(sock, server_hostname="localhost") as tls,
+        context.wrap_socket(sock, server_hostname=name) as tls,
     ):
         tls.sendall(b"x")
         if tls.recv(1) != b"x":
             raise ConnectionError("no echo")
+        tls.unwrap().close()
 
 
 def run(port: int, handshakes: int, threads: int, context: ssl.SSLContext) -> tuple[int, Counter[str]]:
