@@ -39,7 +39,7 @@ def handshake(desk: Desk, card: PivCard, reference: int, server: Server, version
     context = ssl.create_default_context(cafile=str(desk.certificate_file(card, reference)))
     context.minimum_version = context.maximum_version = VERSIONS[version]
     with (
-        socket.create_connection((HOST, server.port), TIMEOUT) as plain,
+        socket.create_connection((HOST, server.port), 5) as plain,
         context.wrap_socket(plain, server_hostname="localhost") as tls,
     ):
         assert tls.version() == version
@@ -66,7 +66,7 @@ def test_slots_token_keys_and_certificates_are_seen(desk: Desk, insert: Callable
         ("01", "ec", False),
         ("02", "rsa", True),
     }
-    seen = {certificate["fingerprint"].replace(":", "").lower() for certificate in token["certificates"]}
+    seen = {certificate["sha256"].replace(":", "").lower() for certificate in token["certificates"]}
     assert seen == {x509.load_der_x509_certificate(key.certificate).fingerprint(SHA256()).hex() for key in card.keys.values()}
     assert card.attempts == 1
     assert card.tries_left == 3
