@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import ConfigurationError, PinError
+from ..errors import CertificateError, ConfigurationError, PinError
 from .options import module_option, open_manager, pin_option
 from .output import NETWORK, Failure, note
 from .tls_options import Address, key_log, negotiation, negotiation_options, parse_address
@@ -325,6 +325,7 @@ def configure(manager: SlotManager, settings: Settings, identities: tuple[Identi
 
 def load_identities(manager: SlotManager, settings: Settings) -> tuple[Identity, ...]:
     """Each --identity, those of one key pair as one."""
+    from ..certs import load_pem_chain
     from ..net.identity import join_identities, load_identity
 
     staple = _read_staple(settings.ocsp) if settings.ocsp else b""
@@ -332,6 +333,11 @@ def load_identities(manager: SlotManager, settings: Settings) -> tuple[Identity,
     identities = join_identities(loaded)
     if staple and len(identities) > 1:
         raise ConfigurationError("--ocsp speaks for one certificate, and there are several")
+    for file in settings.chains:
+        if load_pem_chain(file)[0] not in {identity.chain[0] for identity in identities}:
+            raise CertificateError(
+                f"{file}: its certificate does not belong to the key of an --identity", name="SEC_ERROR_NO_KEY"
+            )
     return identities
 
 
