@@ -60,6 +60,7 @@ class Reader:
         self._directory = Path(tempfile.mkdtemp(prefix="pk11-pcsc-"))
         self.socket_path = self._directory / "pcscd.comm"
         self.log_path = self._directory / "pcscd.log"
+        self._removals = 0
         self._connection: socket.socket | None = None
         self._thread: threading.Thread | None = None
         try:
@@ -81,6 +82,7 @@ class Reader:
         """Push the card in; returns when pcscd has seen it and given it power, within half a second."""
         if self._connection is not None:
             raise RuntimeError("there is a card in the reader")
+        self._wait_until_seen_empty()
         card.reset()
         self.card = card
         self._connection = socket.create_connection((_HOST, self._port), _PATIENCE)
@@ -92,7 +94,7 @@ class Reader:
             raise RuntimeError(f"pcscd does not see the card:\n{self.log}")
 
     def remove(self) -> None:
-        """Pull the card out, whatever it does."""
+        """Pull the card out, whatever it does.  pcscd finds out within half a second, or when it is next used."""
         if self._connection is None or self._thread is None:
             raise RuntimeError("there is no card in the reader")
         with contextlib.suppress(OSError):  # pcscd may have ended
@@ -100,6 +102,7 @@ class Reader:
         self._thread.join()
         self._connection.close()
         self._connection = self._thread = self.card = None
+        self._removals += 1
 
     def close(self) -> None:
         if self._connection is not None:
@@ -129,7 +132,7 @@ class Reader:
         lines = [f"{key} {value}\n" for key, value in (*settings.items(), ("CHANNELID", self._port))]
         (configuration / "vpcd").write_text("".join(lines))
         self.socket_path.unlink(missing_ok=True)
-        command = ["sh", "-c", _ACTIVATE, daemon, "--foreground", "--config", str(configuration)]
+        command = ["sh", "-c", _ACTIVATE, daemon, "--foreground", "--info", "--config", str(configuration)]
         with socket.socket(socket.AF_UNIX) as listener, self.log_path.open("ab") as log:
             listener.bind(str(self.socket_path))
             listener.listen()
@@ -144,6 +147,14 @@ class Reader:
                 return "Address already in use" not in self.log
             time.sleep(0.01)
         return False
+
+    def _wait_until_seen_empty(self) -> None:
+        """Nobody is so fast that pcscd, which looks every 0.4 s, misses that the card was out; only its log tells."""
+        deadline = time.monotonic() + _PATIENCE
+        while self.log.count("Card Removed From") < self._removals:
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"pcscd does not see that the card is gone:\n{self.log}")
+            time.sleep(0.01)
 
     def _end_daemon(self) -> None:
         self._daemon.terminate()
