@@ -132,9 +132,9 @@ class Dispatcher:
         """Whether an operation there is over before a thread would have been woken.
 
         By the quickest of the last operations, not their mean: on a busy machine anything may take long now and then, but a token
-        far away is never quick.  Nor is a person who types a PIN for every use.
+        far away is never quick.  Nor is hardware, which may hang at any time, nor a person who types a PIN for every use.
         """
-        if member.key.always_authenticate:
+        if member.key.token.hardware or member.key.always_authenticate:
             return False
         recent = self._recent.get(member)
         return (min(recent) if recent else member.key.latency) < self._in_place_below

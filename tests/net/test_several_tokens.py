@@ -154,7 +154,7 @@ def test_wrong_signature_is_not_sent_but_made_elsewhere(simulated_tokens: Start,
     wrong, right = two(simulated_tokens, pki, {"wrong_signatures": 1.0}, {}, kind=kind)
     with Serve(softhsm, *both(pki, (wrong, right), kind), "--echo") as server, loaded(server, pki, 100) as handshakes:
         assert handshakes.wait() == (100, {})
-        assert wrong.status().wrong_signatures == 1, "it is suspect, and rests"
+        assert 1 <= wrong.status().wrong_signatures <= 8, "it rests once those that were under way are back"
         assert server.output.count('token "east" (serial serial-east) signs wrongly') == 1
 
 
