@@ -3,10 +3,11 @@
     client.py handshakes PORT VERSION COUNT SECONDS [--resume]   one after the other
     client.py download PORT PATH                                 one GET over TLS 1.3
     client.py idle PORT COUNT                                    connections held until stdin ends
+    client.py crowd PORT VERSION CLIENTS SECONDS                 so many handshakes in flight all the time
 
 It gets ready, says so with an empty line, waits for a line on stdin, does its work and answers with one line of JSON
-(`done` operations or bytes; for handshakes also `resumed` and `suite`).  With `--resume` the full handshake that earns the
-session is part of getting ready.
+(`done` operations or bytes; for handshakes also `resumed` and `suite`; for a crowd what `crowd` says).  With `--resume` the
+full handshake that earns the session is part of getting ready.
 
 A handshake counts once the server is done with it: the client half-closes and reads to the end of the stream, for in
 TLS 1.3 the client is ready before the server has seen its Finished.  Group and suite are pinned in OPENSSL_CONF
@@ -15,6 +16,7 @@ TLS 1.3 the client is ready before the server has seen its Finished.  Group and 
 
 from __future__ import annotations
 
+import asyncio
 import json
 import resource
 import socket
@@ -29,6 +31,8 @@ T = TypeVar("T")
 Work = Callable[[], dict[str, object]]
 VERSIONS = {"1.3": ssl.TLSVersion.TLSv1_3, "1.2": ssl.TLSVersion.TLSv1_2}
 TIMEOUT = 20.0
+BETWEEN_PROBES = 0.02
+GARBAGE = b"GET / HTTP/1.0\r\n\r\n"  # no TLS: a server answers with an alert, and needs no key for it
 
 
 def context(version: str) -> ssl.SSLContext:
@@ -147,7 +151,85 @@ def idle(port: int, count: str) -> Work:
     return work
 
 
-MODES: dict[str, Callable[..., Work]] = {"handshakes": handshakes, "download": download, "idle": idle}
+async def _step(plain: socket.socket, tls: ssl.SSLObject, bios: tuple[ssl.MemoryBIO, ssl.MemoryBIO], step: Callable[[], T]) -> T:
+    """`step` of a TLS connection, once what it waits for has come."""
+    loop, (incoming, outgoing) = asyncio.get_running_loop(), bios
+    while True:
+        try:
+            result = step()
+        except ssl.SSLWantReadError:
+            await loop.sock_sendall(plain, outgoing.read())
+            data = await loop.sock_recv(plain, 65536)
+            if not data:
+                raise EOFError("the server ended the connection") from None
+            incoming.write(data)
+        else:
+            await loop.sock_sendall(plain, outgoing.read())
+            return result
+
+
+async def _connected(port: int) -> socket.socket:
+    plain = socket.socket()
+    plain.setblocking(False)
+    plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    await asyncio.get_running_loop().sock_connect(plain, ("127.0.0.1", port))
+    return plain
+
+
+async def _handshake(port: int, context: ssl.SSLContext) -> None:
+    """One, to the end of the stream, as `Connection` does it."""
+    with await _connected(port) as plain:
+        incoming, outgoing = bios = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = context.wrap_bio(incoming, outgoing, server_hostname="localhost")
+        await _step(plain, tls, bios, tls.do_handshake)
+        with suppress(ssl.SSLError):
+            tls.unwrap()
+        with suppress(ConnectionError):
+            await asyncio.get_running_loop().sock_sendall(plain, outgoing.read())
+            plain.shutdown(socket.SHUT_WR)
+            while await asyncio.get_running_loop().sock_recv(plain, 65536):
+                pass
+
+
+async def _probe(port: int) -> None:
+    """Waits for the answer to garbage."""
+    with await _connected(port) as plain, suppress(ConnectionError):
+        await asyncio.get_running_loop().sock_sendall(plain, GARBAGE)
+        await asyncio.get_running_loop().sock_recv(plain, 1)
+
+
+async def _crowd(port: int, tls: ssl.SSLContext, clients: int, seconds: float) -> dict[str, object]:
+    begin = last = time.monotonic()
+    done, waits = 0, []
+
+    async def client() -> None:
+        nonlocal done, last
+        while time.monotonic() < begin + seconds:
+            await asyncio.wait_for(_handshake(port, tls), TIMEOUT)
+            done, last = done + 1, time.monotonic()
+
+    async def prober() -> None:
+        while (start := time.monotonic()) < begin + seconds:
+            await asyncio.wait_for(_probe(port), TIMEOUT)
+            waits.append(time.monotonic() - start)
+            await asyncio.sleep(BETWEEN_PROBES)
+
+    await asyncio.gather(prober(), *(client() for _ in range(clients)))
+    return {"done": done, "seconds": last - begin, "worst_wait": max(waits)}
+
+
+def crowd(port: int, version: str, clients: str, seconds: str) -> Work:
+    """So many clients at once, each beginning a handshake when its last is over, and one connection after the other that needs
+    no key.
+
+    Answers `done` handshakes, in how many `seconds` (those begun in time are ended), and the `worst_wait` of a connection that
+    needs no key, in seconds too: how long the server stands still.
+    """
+    tls = context(version)
+    return lambda: asyncio.run(_crowd(port, tls, int(clients), float(seconds)))
+
+
+MODES: dict[str, Callable[..., Work]] = {"handshakes": handshakes, "download": download, "idle": idle, "crowd": crowd}
 
 
 def main() -> None:

@@ -40,10 +40,11 @@ class Tokens:
 
     directory: Path
     environment: dict[str, str]
+    module: Path = MODULE
 
     def uri(self, label: str, *, module: bool = False) -> str:
         """The key's RFC 7512 URI with its PIN; `module`: with the path of its PKCS #11 library too."""
-        query = f"pin-value={PIN}" + (f"&module-path={MODULE}" if module else "")
+        query = f"pin-value={PIN}" + (f"&module-path={self.module}" if module else "")
         return f"pkcs11:token=bench-{label};object={label};type=private?{query}"
 
     def certificate(self, label: str) -> Path:
