@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 from pk11_tokens import RunningSimulator, Simulator, TokenControl
 from pk11_tokens.abi import ATTRIBUTE, CKA, CKM, CKO, CKU, MECHANISM, ULONG
 
+from .client import Client
 from .cryptoki import PIN, SLOT, Module
 
 Start = Callable[..., RunningSimulator]
@@ -146,3 +147,16 @@ def temporary_directory(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytes
     yield directory
     assert os.listdir(directory) == []
     os.rmdir(directory)
+
+
+@pytest.fixture
+def module(simulator: RunningSimulator) -> Iterator[Module]:
+    """The module of a file's own `simulator`, initialised."""
+    with Module(simulator.module) as initialised:
+        yield initialised
+
+
+@pytest.fixture
+def client(module: Module) -> Client:
+    """A host of it with an open session, logged in."""
+    return Client(module).login()

@@ -42,17 +42,6 @@ def simulator() -> Iterator[RunningSimulator]:
 
 
 @pytest.fixture
-def module(simulator: RunningSimulator) -> Iterator[Module]:
-    with Module(simulator.module) as initialised:
-        yield initialised
-
-
-@pytest.fixture
-def client(module: Module) -> Client:
-    return Client(module).login()
-
-
-@pytest.fixture
 def softhsm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
     """A session with a SoftHSM of its own: a copy of the library is loaded as another library."""
     hsm = SoftHSM(tmp_path / "softhsm")

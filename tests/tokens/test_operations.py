@@ -25,17 +25,6 @@ def simulator() -> Iterator[RunningSimulator]:
         assert "Traceback" not in running.log, running.log
 
 
-@pytest.fixture
-def module(simulator: RunningSimulator) -> Iterator[Module]:
-    with Module(simulator.module) as initialised:
-        yield initialised
-
-
-@pytest.fixture
-def client(module: Module) -> Client:
-    return Client(module).login()
-
-
 # --- the course of an operation --------------------------------------------------------------------------------------
 
 

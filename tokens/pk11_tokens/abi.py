@@ -83,6 +83,21 @@ FUNCTIONS = (
     "C_CancelFunction",
     "C_WaitForSlotEvent",
 )
+# What a call is about is its first argument: a slot, nothing, or, for all the others, a session.
+SLOT_FUNCTIONS = frozenset(
+    {
+        "C_GetSlotInfo",
+        "C_GetTokenInfo",
+        "C_GetMechanismList",
+        "C_GetMechanismInfo",
+        "C_InitToken",
+        "C_OpenSession",
+        "C_CloseAllSessions",
+    }
+)
+GENERAL_FUNCTIONS = frozenset(
+    {"C_Initialize", "C_Finalize", "C_GetInfo", "C_GetFunctionList", "C_GetSlotList", "C_WaitForSlotEvent"}
+)
 
 # CK_ULONG values with a meaning of their own (section 3.1).
 UNAVAILABLE_INFORMATION = 2 ** (8 * Struct("@L").size) - 1

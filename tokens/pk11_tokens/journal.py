@@ -16,26 +16,12 @@ from itertools import count, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from .abi import CKM, CKR, CKU, name_of
+from .abi import CKM, CKR, CKU, GENERAL_FUNCTIONS, SLOT_FUNCTIONS, name_of
 
 if TYPE_CHECKING:
     from .functions import Call
 
 KEPT = 20_000  # calls to remember; older ones are in the files, and counted
-
-# Calls whose first argument is a slot; those that begin with neither slot nor session; the others begin with a session.
-_SLOT_FIRST = frozenset(
-    (
-        "C_GetSlotInfo",
-        "C_GetTokenInfo",
-        "C_GetMechanismList",
-        "C_GetMechanismInfo",
-        "C_InitToken",
-        "C_OpenSession",
-        "C_CloseAllSessions",
-    )
-)
-_NEITHER = frozenset(("C_Initialize", "C_Finalize", "C_GetInfo", "C_GetFunctionList", "C_GetSlotList", "C_WaitForSlotEvent"))
 
 # Arguments that are numbers, by their place; all others are addresses and lengths of the host's memory.
 _NUMBERS: dict[str, dict[int, str]] = {
@@ -124,8 +110,8 @@ class Journal:
 
 def _record(call: Call, rv: int, seconds: float) -> dict[str, Any]:
     record: dict[str, Any] = {"number": 0, "time": round(time.time(), 6), "host": call.host.pid, "function": call.function}
-    if call.arguments and call.function not in _NEITHER:
-        record["slot" if call.function in _SLOT_FIRST else "session"] = call.arguments[0]
+    if call.arguments and call.function not in GENERAL_FUNCTIONS:
+        record["slot" if call.function in SLOT_FUNCTIONS else "session"] = call.arguments[0]
     if call.token is not None:
         record["token"] = call.token.name
     numbers = _NUMBERS.get(call.function, {})

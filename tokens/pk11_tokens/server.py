@@ -18,7 +18,7 @@ from pathlib import Path
 from struct import Struct
 from typing import NamedTuple
 
-from .abi import CKR, FUNCTIONS, ULONG, Refused
+from .abi import CKR, FUNCTIONS, GENERAL_FUNCTIONS, SLOT_FUNCTIONS, ULONG, Refused
 from .functions import IMPLEMENTED, Call, Function
 from .functions.operations import abandon
 from .host import Host
@@ -33,18 +33,6 @@ RETRY = 0.1  # seconds until a connection is accepted after all
 _PROCESS = Struct("@Q")
 _HEAD = Struct("@2Q")
 _REQUESTS = tuple(Struct(f"@{2 + count}Q") for count in range(MOST_ARGUMENTS + 1))
-
-# What a call is about is its first argument: a session, if the function is in neither of these.
-_NOTHING = ("C_Initialize", "C_Finalize", "C_GetInfo", "C_GetFunctionList", "C_GetSlotList", "C_WaitForSlotEvent")
-_SLOT = (
-    "C_GetSlotInfo",
-    "C_GetTokenInfo",
-    "C_GetMechanismList",
-    "C_GetMechanismInfo",
-    "C_InitToken",
-    "C_OpenSession",
-    "C_CloseAllSessions",
-)
 
 # What these read for certain, and so is asked for at once: data and the length of the room for what comes of them, or data
 # and a signature; by the places of arguments, (pointer, length).
@@ -65,7 +53,7 @@ class _Entry(NamedTuple):
 
 
 def _about(name: str) -> str:
-    return "nothing" if name in _NOTHING else "slot" if name in _SLOT else "session"
+    return "nothing" if name in GENERAL_FUNCTIONS else "slot" if name in SLOT_FUNCTIONS else "session"
 
 
 _TABLE = tuple(_Entry(name, IMPLEMENTED.get(name), _about(name), _INPUTS.get(name, ())) for name in FUNCTIONS)
