@@ -11,9 +11,9 @@ import copy
 import threading
 import weakref
 from collections.abc import Callable
-from contextlib import nullcontext
+from functools import partial
 
-from ..errors import PinCancelled, PinError, PinIncorrect, PinLocked
+from ..errors import NSPRError, PinCancelled, PinError, PinIncorrect, PinLocked
 from ..pins import PinProvider, PinRequest
 from . import faults
 from .model import TokenInfo
@@ -23,13 +23,32 @@ from .verdicts import PinVerdicts, Verdict
 Send = Callable[[str | None], int]
 
 _REFUSED = frozenset({faults.PIN_INCORRECT, faults.PIN_INVALID, faults.PIN_LEN_RANGE})
-# The answer to C_Login was lost with the device: a wrong PIN may have cost a try all the same.
-_UNKNOWN = frozenset({faults.DEVICE_ERROR, faults.DEVICE_REMOVED, faults.GENERAL_ERROR, faults.FUNCTION_FAILED})
+# C_Login ended before the token looked at the PIN, or after it found it right (PKCS #11 3.1 section 5.1).  After any other
+# failure the answer may be lost, with the device or otherwise: a wrong PIN may have cost a try all the same.
+_NOT_WRONG = frozenset(
+    faults.NUMBERS[name]
+    for name in (
+        "CKR_OK",
+        "CKR_ARGUMENTS_BAD",
+        "CKR_CRYPTOKI_NOT_INITIALIZED",
+        "CKR_FUNCTION_CANCELED",
+        "CKR_OPERATION_NOT_INITIALIZED",
+        "CKR_PIN_EXPIRED",
+        "CKR_SESSION_HANDLE_INVALID",
+        "CKR_SLOT_ID_INVALID",
+        "CKR_TOKEN_NOT_PRESENT",
+        "CKR_TOKEN_NOT_RECOGNIZED",
+        "CKR_USER_ALREADY_LOGGED_IN",
+        "CKR_USER_ANOTHER_ALREADY_LOGGED_IN",
+        "CKR_USER_PIN_NOT_INITIALIZED",
+        "CKR_USER_TYPE_INVALID",
+    )
+)
 _UNCHANGED_ANSWERS = 2  # a provider that gives a failed PIN this often in a row will not think of another
 
 
 class PinMemory:
-    """What a manager remembers of PINs, by token wherever it is plugged in.  No PIN is kept.
+    """What managers remember of PINs, by token wherever it is plugged in.  No PIN is kept.
 
     Which token each static source has answered for, since the PIN of one is never tried on another; and keyed hashes of the PINs
     that a token took, and of those that it refused, since none of these is sent to it twice.  Forked processes share these.
@@ -57,23 +76,27 @@ class PinMemory:
                 module=token.module,
             )
 
-    def try_once(self, token: TokenInfo, pin: str, key: str | None, send: Callable[[str], int]) -> int | None:
+    def try_once(
+        self, token: TokenInfo, pin: str, key: str | None, send: Callable[[str], int], admit: Callable[[], object]
+    ) -> int | None:
         """What the token answers to `pin`; None, and nothing is sent, if it has refused it before.
 
-        `key`: for one use of that key, which may have another PIN than the token.  A PIN of which the answer is not known counts
+        `key`: for one use of that key, which may have another PIN than the token.  `admit`: raises where a PIN of which nothing
+        is known must not be tried, by the mistakes that others made meanwhile.  A PIN of which the answer is not known counts
         as refused, unless the token has taken it before.
         """
         verdicts, name = self._verdicts, token.identity
-        # Others with the same PIN wait until it is known to be good.  Of the uses of a key whose PIN is, none waits.
-        unguarded = key is not None and verdicts.of(name, pin, key) is Verdict.TAKEN
-        with nullcontext() if unguarded else verdicts.trying(name):
+        # One after the other, also for a PIN that was good: it may have been changed, and is then to be found out once only.
+        with verdicts.trying(name):
             before = verdicts.of(name, pin, key)
             if before is Verdict.REFUSED:
                 return None
+            if before is Verdict.UNTRIED:
+                admit()
             rv = send(pin)
             if rv == faults.OK and before is not Verdict.TAKEN:
                 verdicts.keep(name, pin, key, Verdict.TAKEN)
-            elif rv in _REFUSED or (rv in _UNKNOWN and before is not Verdict.TAKEN):
+            elif rv in _REFUSED or (rv not in _NOT_WRONG and before is not Verdict.TAKEN):
                 verdicts.keep(name, pin, key, Verdict.REFUSED)
             return rv
 
@@ -86,6 +109,10 @@ class PinMemory:
         self._verdicts.after_fork()
 
 
+# Of all managers that are not given another: two of one process that open the same token must not make the same mistake.
+SHARED_MEMORY = PinMemory()
+
+
 class _Attempt:
     """A login under way, to be shared by all who want the same."""
 
@@ -93,7 +120,7 @@ class _Attempt:
         self.pins = pins
         self.thread = threading.get_ident()
         self.done = threading.Event()
-        self.error: PinError | None = None
+        self.error: NSPRError | None = None
 
 
 class LoginGuard:
@@ -124,7 +151,7 @@ class LoginGuard:
                 raise copy.copy(running.error)
         try:
             self._ask(pins, send, context_key=None)
-        except PinError as error:
+        except NSPRError as error:
             mine.error = error
             raise
         finally:
@@ -149,10 +176,12 @@ class LoginGuard:
         retry, unchanged = False, 0
         while True:
             request = self._request(pins, retry, context_key)
-            pin = pins(request)
-            if pin is None:
-                raise self._error(PinCancelled, "nobody gave its PIN")
-            rv = send(None) if request.protected else self._memory.try_once(self._token, pin, context_key, send)
+            pin = self._answer(pins, request)
+            if request.protected:
+                rv: int | None = send(None)
+            else:
+                admit = partial(self._request, pins, retry, context_key)
+                rv = self._memory.try_once(self._token, pin, context_key, send, admit)
             if rv is None:
                 unchanged += 1
                 if pins.static or unchanged >= _UNCHANGED_ANSWERS:
@@ -166,6 +195,22 @@ class LoginGuard:
             if pins.static:
                 raise faults.fault(rv, "C_Login", self._token, doing="log in")
             retry, unchanged = True, 0
+
+    def _answer(self, pins: PinProvider, request: PinRequest) -> str:
+        """What the provider says.  Raises PinCancelled, PinError for whatever goes wrong there; nothing of the PIN is shown."""
+        try:
+            pin = pins(request)
+        except NSPRError:
+            raise
+        except Exception as error:
+            raise self._error(PinError, f"its PIN source failed with {type(error).__name__}") from error
+        if pin is None:
+            raise self._error(PinCancelled, "nobody gave its PIN")
+        try:
+            pin.encode("utf-8")
+        except UnicodeEncodeError:  # it would show the PIN
+            raise self._error(PinError, "its PIN is not UTF-8 (PKCS #11 wants that)") from None
+        return pin
 
     def _request(self, pins: PinProvider, retry: bool, context_key: str | None) -> PinRequest:
         """The question, by the token's flags of this moment.  Raises PinLocked, PinError where it must not be put."""

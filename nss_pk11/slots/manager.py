@@ -18,7 +18,7 @@ from .forks import prepare_for_forks
 from .group import KeyGroup
 from .internal import InternalModule, read
 from .keys import TokenKey
-from .login import PinMemory
+from .login import SHARED_MEMORY, PinMemory
 from .model import Module, PrivateKey, Slot, Token, TokenCertificate
 from .modules import PKCS11Module, library_key, registrations
 from .publickeys import from_certificate, spki
@@ -31,12 +31,12 @@ class SlotManager:
     """Modules in use, the internal one always among them.  A context manager; thread-safe.
 
     `pins` is asked where a caller names nobody; a `pin-value` or `pin-source` in a URI wins over both.  `memory`: what is known
-    of PINs; managers of several processes share it if it was made before these were forked.
+    of PINs, by default one of all managers of the process.  Forked processes share it if it was made before they were forked.
     """
 
     def __init__(self, pins: PinProvider | None = None, *, memory: PinMemory | None = None) -> None:
         self._pins = pins
-        self._memory = memory or PinMemory()
+        self._memory = memory or SHARED_MEMORY
         self._internal = InternalModule()
         self._loaded: dict[str, PKCS11Module] = {}
         self._lock = threading.RLock()
