@@ -27,7 +27,7 @@ from pkcs11.exceptions import PKCS11Error
 from pkcs11.mechanisms import KeyType, Mechanism
 
 from ..errors import TokenError
-from . import faults, native
+from . import faults, mutexes, native
 from .gate import Gate
 from .model import MechanismInfo, TokenInfo
 
@@ -181,20 +181,19 @@ class Library(lib):
         """C_Initialize, if it was not called in this process.  Called by python-pkcs11 too.  Raises TokenError.
 
         Defect: python-pkcs11 calls C_Initialize(NULL) and then runs calls of several threads at once without the GIL, which
-        corrupts SoftHSM's heap: CKF_OS_LOCKING_OK.  Defect: pReserved cannot be set, NSS's softokn needs its parameter string.
+        corrupts SoftHSM's heap: see `mutexes`.  Defect: pReserved cannot be set, NSS's softokn needs its parameter string.
         """
         with self._lock:
             if self._up:
                 return
-            parameters = self._parameters.encode() if self._parameters else None
-            arguments = native.CK_C_INITIALIZE_ARGS(flags=native.CKF_OS_LOCKING_OK, pReserved=parameters)
+            reserved = self._parameters.encode() if self._parameters else None
             self._started = time.monotonic()
-            rv = self._patiently(lambda: self.functions.C_Initialize(ctypes.byref(arguments)))
+            rv = self._patiently(lambda: mutexes.initialize(self.functions, self.path, reserved))
             if rv == faults.CRYPTOKI_ALREADY_INITIALIZED and self._forked:
                 # Modules that check the process id took the first call.  SoftHSM does not, and would go on with the
                 # sessions and the login of the parent.
                 self._finalize_parents()
-                rv = self.functions.C_Initialize(ctypes.byref(arguments))
+                rv = mutexes.initialize(self.functions, self.path, reserved)
             if rv not in (faults.OK, faults.CRYPTOKI_ALREADY_INITIALIZED):
                 raise faults.fault(rv, "C_Initialize", module=self.path, doing=f"initialise {os.path.basename(self.path)}")
             self._up, self._ours, self._forked, self._torn = True, rv == faults.OK, False, False

@@ -29,11 +29,6 @@ WRONG = "654321"
 VERSIONS = {"TLSv1.2": ssl.TLSVersion.TLSv1_2, "TLSv1.3": ssl.TLSVersion.TLSv1_3}
 
 
-# OpenSC 0.23, which Debian 12 has, keeps the card's mutex locked in sc_unlock after a card is pulled, and the next call hangs for
-# ever with OpenSC's global lock held (OpenSC issue 2707).  Waits for the slot manager to live with it.
-hangs_in_opensc = pytest.mark.xfail(reason="OpenSC 0.23 hangs in C_Sign once the card is pulled", strict=True)
-
-
 def handshake(desk: Desk, card: PivCard, reference: int, server: Server, version: str) -> str:
     """A full handshake by the stdlib, certificate verified: the cipher suite."""
     context = ssl.create_default_context(cafile=str(desk.certificate_file(card, reference)))
@@ -106,7 +101,6 @@ def test_a_key_that_wants_the_pin_each_time_serves_too(desk: Desk, insert: Calla
     assert card.tries_left == 3
 
 
-@hangs_in_opensc
 def test_the_card_is_pulled_and_comes_back_while_serving(desk: Desk, insert: Callable[..., PivCard]) -> None:
     card = insert()
     with desk.serve(AUTHENTICATION, "--handshake-timeout", "1.5") as server:
@@ -126,7 +120,6 @@ def test_the_card_is_pulled_and_comes_back_while_serving(desk: Desk, insert: Cal
     assert card.tries_left == 3
 
 
-@hangs_in_opensc
 def test_a_card_that_comes_back_in_time_loses_no_handshake(desk: Desk, insert: Callable[..., PivCard]) -> None:
     card = insert()
     with desk.serve(AUTHENTICATION) as server:
