@@ -21,6 +21,7 @@ starts when there is such for the first time.
 
 from __future__ import annotations
 
+import copy
 import logging
 import threading
 import time
@@ -64,8 +65,8 @@ class Errand:
     """
 
     __slots__ = (
-        "answer", "deadline", "error", "excluded", "future", "group", "peer", "purpose", "ready", "started", "tried", "use",
-        "wrong",
+        "answer", "deadline", "error", "excluded", "future", "group", "peer", "probes", "purpose", "ready", "started", "tried",
+        "use", "wrong",
     )  # fmt: skip
 
     def __init__(self, group: KeyGroup, use: Use, purpose: str, deadline: float, peer: object = ()) -> None:
@@ -76,7 +77,7 @@ class Errand:
         self.error: NSPRError | None = None  # the last, should there be no better answer
         self.ready = self.started = 0.0  # monotonic: when it began to wait for a thread; when a thread began, 0 before
         self.wrong = False  # a wrong signature was made for it
-        self.wrong = False  # a wrong signature was made for it
+        self.probes = False  # it is to try whether the token is back
         self.future: Future[None] | None = None
 
     def cancel(self) -> None:
@@ -169,6 +170,7 @@ class Dispatcher:
         errand.answer = answered
         member = errand.group.choose()
         if member is not None and (len(errand.group.members) == 1 or self.quick(member)):
+            errand.probes = not member.breaker.closed
             member.begin()
             try:
                 self._work(errand, member)
@@ -213,7 +215,7 @@ class Dispatcher:
             ripe = min(member.breaker.retry_at for member in later)  # past already while a probe is under way
             self._look_by(min(errand.deadline, max(ripe, time.monotonic() + FIRST_PAUSE)))
             return None
-        errand.ready, errand.started = time.monotonic(), 0.0
+        errand.ready, errand.started, errand.probes = time.monotonic(), 0.0, not member.breaker.closed
         member.begin()
         future = errand.future = self._pool(member).submit(self._work, errand, member)
         future.add_done_callback(lambda future: _back(member, future))
@@ -238,6 +240,10 @@ class Dispatcher:
             self._answer(errand, None, errand.error or late)
             return
         errand.started = now
+        refusal = member.refusal
+        if refusal is not None and not member.breaker.closed and not errand.probes:
+            self._failed(errand, member, refusal)  # nobody could log in while it queued: who cancelled is not asked again
+            return
         try:
             result = self._use(errand, member, patient=True)
         except TokenError as error:
@@ -304,7 +310,7 @@ class Dispatcher:
                 log.warning('token "%s" is away: %s', name, error)
             self._probe_at(breaker.retry_at)
         elif isinstance(error, PinError | NotFound):
-            member.refusal = error
+            member.refusal = copy.copy(error)  # without its frames, in which a PIN may be
             if breaker.failed(LOGIN_PAUSE):
                 log.warning('token "%s" is of no use: %s', name, error)
         else:

@@ -74,7 +74,7 @@ class Home(Protocol):
 
     def certificates(self) -> list[TokenCertificate]: ...
 
-    def login(self, pins: PinProvider | None = None) -> None: ...
+    def login(self, pins: PinProvider | None = None, *, since: float | None = None) -> None: ...
 
     def authenticate(self, session: int, pins: PinProvider | None, key: str) -> None: ...
 
@@ -237,14 +237,14 @@ class TokenKey:
 
     def _operate(self, once: Callable[[Place, bool], Result], patient: bool) -> Result:
         """Run an operation where the key is.  If that no longer holds, or the device stumbled, once more from the start."""
-        place = self.place
+        place, began = self.place, time.monotonic()
         try:
             return once(place, patient)
         except TokenError as error:
             if not patient or error.rv not in faults.RECOVERABLE:
                 raise
             place.home.lost(error.rv, place.generation)
-        self._find_again(place)
+        self._find_again(place, began)
         return once(self.place, patient)
 
     def _session(self, place: Place, patient: bool) -> Worker:
@@ -256,13 +256,13 @@ class TokenKey:
             raise self._fault(faults.SESSION_HANDLE_INVALID, "C_OpenSession", "", "use")
         return session
 
-    def _find_again(self, stale: Place) -> None:
+    def _find_again(self, stale: Place, began: float) -> None:
         """Look for the token, log in to it, look for the key; several threads that want the same do it once.
 
         The login has its own rules for that, so that one wrong answer is the answer to all.
         """
         home = stale.home.whereabouts()
-        home.login(self._pins)
+        home.login(self._pins, since=began)
         with home.search_lock:
             if self.place is stale:
                 self.place = home.find_again(self)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from functools import partial
@@ -121,6 +122,7 @@ class _Attempt:
         self.thread = threading.get_ident()
         self.done = threading.Event()
         self.error: NSPRError | None = None
+        self.ended = 0.0  # monotonic
 
 
 class LoginGuard:
@@ -130,20 +132,24 @@ class LoginGuard:
         self._token, self._flags, self._memory = token, flags, memory
         self._lock = threading.Lock()
         self._attempt: _Attempt | None = None
+        self._failed: _Attempt | None = None  # the last one that did
 
-    def login(self, pins: PinProvider | None, send: Send, logged_in: Callable[[], bool]) -> None:
-        """Log in, unless `logged_in()`.  Raises PinError and its kin, TokenError."""
+    def login(self, pins: PinProvider | None, send: Send, logged_in: Callable[[], bool], since: float | None = None) -> None:
+        """Log in, unless `logged_in()`.  Raises PinError and its kin, TokenError, or what the source raises.
+
+        `since`: when that began for which the login is needed, monotonic.  What the same source answered later holds for it too.
+        """
         while True:
             with self._lock:
                 if logged_in():
                     return
-                running = self._attempt
-                if running is None:
+                running = self._attempt or self._failed_since(since)
+                if running is None or (running is self._failed and running.pins is not pins):
                     if pins is None:
                         raise self._error(PinError, "it wants a PIN, and no PIN source was given")
                     mine = self._attempt = _Attempt(pins)
                     break
-            if running.thread == threading.get_ident():
+            if not running.done.is_set() and running.thread == threading.get_ident():
                 raise self._error(PinError, "its PIN source itself uses the token")
             running.done.wait()
             if running.error is not None and running.pins is pins:
@@ -152,12 +158,18 @@ class LoginGuard:
         try:
             self._ask(pins, send, context_key=None)
         except NSPRError as error:
-            mine.error = error
+            mine.error = copy.copy(error)  # without the frames, in which the PIN is
             raise
         finally:
             with self._lock:
-                self._attempt = None
+                self._attempt, mine.ended = None, time.monotonic()
+                if mine.error is not None:
+                    self._failed = mine
             mine.done.set()
+
+    def _failed_since(self, since: float | None) -> _Attempt | None:
+        failed = self._failed
+        return failed if failed is not None and since is not None and failed.ended >= since else None
 
     def authenticate(self, pins: PinProvider | None, send: Send, key: str) -> None:
         """The login for one use of a key (CKA_ALWAYS_AUTHENTICATE).  Raises as `login`."""
@@ -167,7 +179,7 @@ class LoginGuard:
 
     def after_fork(self) -> None:
         self._lock = threading.Lock()
-        self._attempt = None
+        self._attempt = self._failed = None
 
     # --- asking ------------------------------------------------------------------------------------------------------
 

@@ -113,7 +113,8 @@ class PKCS11Token(Token):
         with self._lock:
             return self._owner is not None and bool(self._library.logged_in(self._owner.handle))
 
-    def login(self, pins: PinProvider | None = None) -> None:
+    def login(self, pins: PinProvider | None = None, *, since: float | None = None) -> None:
+        """See `Token.login`, and `LoginGuard.login` for `since`."""
         if "CKF_LOGIN_REQUIRED" not in self.flags:
             return
         handle = self._owner_handle()
@@ -122,6 +123,7 @@ class PKCS11Token(Token):
             pins or self._pins,
             lambda pin: self._library.login(handle, native.CKU_USER, pin),
             lambda: bool(self._library.logged_in(handle)),
+            since,
         )
 
     def authenticate(self, session: int, pins: PinProvider | None, key: str) -> None:
