@@ -18,8 +18,10 @@ from ..support.peers.openssl import s_client
 from ..support.peers.table import ABILITIES, CLIENTS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from pk11_tokens import RunningSimulator
 
     from nss_pk11.certs import Trust
     from nss_pk11.slots import SlotManager
@@ -125,3 +127,21 @@ def test_certificates_that_softhsm_has_no_keys_for(kind: str, pki: PKI, manager:
         scheme = server.next(0).info.signature_scheme
         assert scheme
         assert KINDS[scheme] == kind
+
+
+@pytest.mark.parametrize("kind", ["mldsa44", "mldsa65", "mldsa87", "ed25519", "ed448"])
+def test_keys_in_a_simulated_token(
+    kind: str, simulated_tokens: Callable[..., RunningSimulator], pki: PKI, manager: SlotManager
+) -> None:
+    """ML-DSA by PKCS #11 3.2, which SoftHSM has not; signed through the C ABI, verified by Node's OpenSSL 3.5."""
+    credential = pki.server(kind)
+    key = {"label": "www", "file": str(credential.key_file)}
+    token = simulated_tokens([{"label": "card", "personality": "signature token", "pin": "123456", "key": [key]}])["card"]
+    identity = load_identity(manager, f"{token.uri('www')}&pin-value=123456", chain=credential.chain_file)
+    with OurServer(ServerConfig(identities=(identity,))) as server:
+        result = node_client(server.port, Want(version=Version.tls1_3, ca=pki.ca_file))
+        assert result.ok, f"{server.next(0).error}\n{result}"
+        scheme = server.next(0).info.signature_scheme
+        assert scheme
+        assert KINDS[scheme] == kind
+    assert token.status().calls["C_Sign"] == 1
