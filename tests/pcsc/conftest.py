@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 PIN = "123456"
 HOLDER = "Erika Mustermann"  # OpenSC calls the token by the subject's common name
-USE_KEY = Path(__file__).with_name("use_key.py")
+USE_KEY, FORK_KEY = (Path(__file__).with_name(name) for name in ("use_key.py", "fork_key.py"))
 URIS = {AUTHENTICATION: "pkcs11:model=PKCS%2315%20emulated;id=%01;type=private", SIGNATURE: "pkcs11:id=%02;type=private"}
 
 _LIBRARIES = ("/usr/lib/*/opensc-pkcs11.so", "/usr/lib/opensc-pkcs11.so", "/usr/lib64/opensc-pkcs11.so")

@@ -6,6 +6,7 @@ import json
 import re
 import socket
 import ssl
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from pk11_tokens.pcsc.card import AUTHENTICATION, SIGNATURE
 
 from ..support.peers.base import HOST, TIMEOUT
 from ..support.require import require
-from .conftest import HOLDER, PIN
+from .conftest import FORK_KEY, HOLDER, PIN, URIS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -148,6 +149,13 @@ def _send(client: ssl.SSLObject, outgoing: ssl.MemoryBIO, plain: socket.socket) 
         return True
     finally:
         plain.sendall(outgoing.read())
+
+
+def test_children_forked_while_the_card_signs_sign_too(desk: Desk, insert: Callable[..., PivCard]) -> None:
+    """The lock that another thread held inside OpenSC at the fork is free in the child."""
+    card = insert()
+    assert set(json.loads(desk.run(sys.executable, str(FORK_KEY), URIS[AUTHENTICATION], PIN))) == {0}
+    assert card.tries_left == 3
 
 
 # --- PINs, counted by the card -------------------------------------------------------------------------------------------
