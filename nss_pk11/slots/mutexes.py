@@ -7,7 +7,7 @@ with OpenSC's global lock held, and so does then every call of the library.
 The way round: mutexes of ours (PKCS #11 3.1 section 5.4, CK_C_INITIALIZE_ARGS) of which the first, OpenSC's global lock, is real
 and the others never block.  Every C_ function of OpenSC does its work with the global lock held, so that the others, of its
 context and of each card, keep nobody out even where they are released.  The global lock stays OpenSC's, not one around our own
-calls, because others in this process may call the same library.
+calls, because others in this process may call the same library.  Where p11-kit's proxy initialises OpenSC, it hangs as before.
 
 A mutex is a POSIX semaphore, LockMutex and UnlockMutex are the C library's sem_wait() and sem_post() themselves: there a thread
 neither needs the GIL, which the thread that holds the lock may wait for, nor meets a Python signal handler, whose exception
