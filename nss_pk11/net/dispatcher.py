@@ -306,6 +306,7 @@ class Dispatcher:
         elif not patient or not isinstance(error, TokenError):
             breaker.abandoned()
         elif may_pass(error):
+            member.refusal = None  # why it failed now is another reason
             if breaker.failed():
                 log.warning('token "%s" is away: %s', name, error)
             self._probe_at(breaker.retry_at)
