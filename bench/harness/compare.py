@@ -22,7 +22,7 @@ SECTIONS = (*BY_CPU_TIME, NETWORK)
 
 
 @click.command(epilog="Example: bench/run --quick --only handshakes --only bulk")
-@click.option("--quick", is_flag=True, help="Fewer rounds and operations: about a minute instead of about six.")
+@click.option("--quick", is_flag=True, help="Fewer rounds and operations: about two minutes instead of about eight.")
 @click.option("--only", type=click.Choice([section.name for section in SECTIONS]), multiple=True, help="Measure this alone.")
 @click.option("--json", "form", flag_value="json", help="Everything, each round too, as JSON.")
 @click.option("--markdown", "form", flag_value="markdown", help="Tables for a README.")

@@ -25,7 +25,8 @@ LEGEND = (
     "server process's own, user and system; handshakes come from four clients at once; X25519 and AES-128-GCM throughout. "
     "Keys lie in SoftHSM, but for those in software, in a file and in the network HSM. That one is simulated (pk11_tokens); 48 "
     "clients at once ask for full TLS 1.3 handshakes with ECDSA P-256; handshakes/s are by the clock, and the stall is how long "
-    "a connection waits that sends no TLS, so that its answer needs no key; queue and token: what a signature waited and took."
+    "a connection waits that sends no TLS, so that its answer needs no key; queue and token: what a "
+    "signature waited for a thread and took then, with the wait for a session, by our --metrics, whose cost is in our CPU time."
 )
 
 
