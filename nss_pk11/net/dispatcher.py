@@ -8,8 +8,7 @@ token's own pool, so that a token that hangs stops no other.  What can go wrong 
 
 - The member failed and another may do it: the errand goes on to that one at once.
 - No member can do it now, but one may later (a token is away, all its sessions are in use): the errand is *parked* until a
-  breaker
-  lets a probe through or closes, or until its deadline.
+  breaker lets a probe through or closes, or until its deadline.
 - A member takes far longer than it uses to (a network HSM whose link is dead answers nothing for a minute): the errand goes to
   another member as well, and whoever answers first has answered.  The slow one's breaker opens.
 - Nobody can log in, the operation itself is refused, or the deadline is over: the error is the answer.
@@ -28,9 +27,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING
 
-from ..errors import HandshakeTimeout, NotFound, NSPRError, PinError, TokenError, WrongSignature
+from ..errors import InternalError, NotFound, NSPRError, PinError, TokenError, WrongSignature
 from ..slots.faults import may_pass
 from ..slots.forks import prepare_for_forks
 from ..slots.health import FIRST_PAUSE, SUSPECT_PAUSE
@@ -65,13 +65,14 @@ class Errand:
     """
 
     __slots__ = (
-        "answer", "deadline", "error", "excluded", "future", "group", "peer", "probes", "purpose", "ready", "started", "tried",
-        "use", "wrong",
+        "answer", "at", "deadline", "error", "excluded", "future", "group", "peer", "probes", "purpose", "ready", "started",
+        "tried", "use", "wrong",
     )  # fmt: skip
 
     def __init__(self, group: KeyGroup, use: Use, purpose: str, deadline: float, peer: object = ()) -> None:
         self.group, self.use, self.purpose, self.deadline, self.peer = group, use, purpose, deadline, peer
         self.answer: Answer | None = None
+        self.at: Member | None = None  # where it was sent last; None: it is parked
         self.tried: list[Member] = []  # in this round
         self.excluded: list[Member] = []  # for good: they will not do it later either
         self.error: NSPRError | None = None  # the last, should there be no better answer
@@ -111,19 +112,24 @@ class Dispatcher:
         self._changed = threading.Condition(threading.RLock())
         self._pools: dict[tuple[str, str, str], ThreadPoolExecutor] = {}
         self._parked: list[Errand] = []
-        self._under_way: dict[Errand, Member] = {}  # those that another member could take over
+        self._under_way: set[Errand] = set()  # those that another member could take over
         self._watcher: threading.Thread | None = None
         self._next_look = _NEVER
 
     def close(self) -> None:
-        """Forget what is queued or parked and wait for what runs."""
+        """Answer what is queued or parked with an error, and wait for what runs."""
         with self._changed:
             self._closed = True
             pools, self._pools = list(self._pools.values()), {}
+            parked, self._parked = self._parked, []
             watcher = self._watcher
             self._changed.notify_all()
+        for errand in parked:
+            self._answer(errand, None, _closed(errand))
         for pool in pools:
-            pool.shutdown(wait=True, cancel_futures=True)
+            pool.shutdown(wait=False, cancel_futures=True)  # those that queue are answered, see `_back`
+        for pool in pools:
+            pool.shutdown(wait=True)
         if watcher is not None:
             watcher.join()
 
@@ -170,7 +176,7 @@ class Dispatcher:
         errand.answer = answered
         member = errand.group.choose()
         if member is not None and (len(errand.group.members) == 1 or self.quick(member)):
-            errand.probes = not member.breaker.closed
+            errand.at, errand.probes = member, not member.breaker.closed
             member.begin()
             try:
                 self._work(errand, member)
@@ -181,11 +187,11 @@ class Dispatcher:
                 member.breaker.abandoned()
             self.send(errand, answered)
         try:
-            done.wait()
-        except BaseException:
+            # What is parked is answered at the deadline; what hangs in a token is not.
+            done.wait(max(0.0, errand.deadline - time.monotonic()) + LOOK_AGAIN)
+        finally:
             errand.cancel()
-            raise
-        result, error = answers[0]
+        result, error = answers[0] if answers else (None, errand.error or _late("the token did not answer in time"))
         if error is not None:
             raise error
         return result
@@ -203,24 +209,30 @@ class Dispatcher:
     def _send(self, errand: Errand) -> BaseException | None:
         """On its way, or parked; or the error that is its answer.  The lock is held."""
         if self._closed:
-            return errand.error or HandshakeTimeout("the key executor is closed")
+            return _closed(errand)
         member = errand.group.choose(errand.tried)
         if member is None:
             later = [member for member in errand.group.members if member not in errand.excluded]
             refusals = [member.refusal for member in later if member.refusal is not None and not member.breaker.closed]
             if len(refusals) == len(later):  # there is none, or nobody can log in to any
-                return errand.error or refusals[0]
-            errand.tried = list(errand.excluded)
+                return errand.error or copy.copy(refusals[0])
+            errand.at, errand.tried = None, list(errand.excluded)
             self._parked.append(errand)
             ripe = min(member.breaker.retry_at for member in later)  # past already while a probe is under way
             self._look_by(min(errand.deadline, max(ripe, time.monotonic() + FIRST_PAUSE)))
             return None
-        errand.ready, errand.started, errand.probes = time.monotonic(), 0.0, not member.breaker.closed
+        errand.at, errand.probes = member, not member.breaker.closed
+        errand.ready, errand.started = time.monotonic(), 0.0
         member.begin()
-        future = errand.future = self._pool(member).submit(self._work, errand, member)
-        future.add_done_callback(lambda future: _back(member, future))
+        try:
+            future = errand.future = self._pool(member).submit(self._work, errand, member)
+        except RuntimeError as error:  # the process can have no more threads, or is about to end
+            member.end()
+            member.breaker.abandoned()
+            return InternalError(f"no thread for a key operation: {error}")
+        future.add_done_callback(partial(self._back, errand, member))
         if len(errand.group.members) > 1:
-            self._under_way[errand] = member
+            self._under_way.add(errand)
             self._look_by(errand.ready + _too_long(member))
         return None
 
@@ -231,18 +243,27 @@ class Dispatcher:
             pool = self._pools[token.identity] = ThreadPoolExecutor(THREADS_PER_TOKEN, f"token-{token.label}")
         return pool
 
+    def _back(self, errand: Errand, member: Member, future: Future[None]) -> None:
+        member.end()
+        if future.cancelled():
+            member.breaker.abandoned()
+            if self._closed:
+                self._answer(errand, None, _closed(errand))
+
     def _work(self, errand: Errand, member: Member) -> None:
         """One errand at one member, in a thread of its pool."""
         now = time.monotonic()
         if errand.answer is None or now > errand.deadline:
             member.breaker.abandoned()
-            late = HandshakeTimeout("the token has too much to do: the operation waited too long")
-            self._answer(errand, None, errand.error or late)
+            late = "the token has too much to do: the operation waited too long"
+            self._answer(errand, None, errand.error or _late(late))
             return
         errand.started = now
         refusal = member.refusal
         if refusal is not None and not member.breaker.closed and not errand.probes:
-            self._failed(errand, member, refusal)  # nobody could log in while it queued: who cancelled is not asked again
+            self._failed(
+                errand, member, copy.copy(refusal)
+            )  # nobody could log in while it queued: who cancelled is not asked again
             return
         try:
             result = self._use(errand, member, patient=True)
@@ -264,9 +285,9 @@ class Dispatcher:
                 errand.tried.append(member)
             if not (again or may_pass(error)):
                 errand.excluded.append(member)
-            if self._under_way.get(errand, member) is not member:
+            if errand.at is not member:
                 return  # it took too long as well, and another is at it
-            self._under_way.pop(errand, None)
+            self._under_way.discard(errand)
             final = self._send(errand)
         if final is not None:
             self._answer(errand, None, final)
@@ -274,9 +295,12 @@ class Dispatcher:
     def _answer(self, errand: Errand, result: object, error: BaseException | None) -> None:
         with self._changed:
             answer, errand.answer = errand.answer, None
-            self._under_way.pop(errand, None)
+            self._under_way.discard(errand)
         if answer is not None:
-            answer(result, error)
+            try:
+                answer(result, error)
+            except Exception:
+                log.exception("the answer to a key operation was not taken")
 
     # --- one use of one key ---------------------------------------------------------------------------------------------
 
@@ -335,7 +359,10 @@ class Dispatcher:
         peer: tuple[object, ...] | str = errand.peer  # type: ignore[assignment]
         use = KeyUse(time.time(), member.key, errand.purpose, errand.use.mechanism(member), result, queued, seconds, peer)
         for observer in self._observers:
-            observer(use)
+            try:
+                observer(use)
+            except Exception:  # the signature is good all the same
+                log.exception("an observer of key operations failed")
 
     # --- the watcher -----------------------------------------------------------------------------------------------------
 
@@ -358,9 +385,8 @@ class Dispatcher:
                     self._changed.wait(None if self._next_look == _NEVER else self._next_look - now)
                     continue
                 self._next_look = _NEVER
-                late = self._resend_parked(now)
-                self._ask_others(now)
-            for errand, error in late:
+                over = self._resend_parked(now) + self._ask_others(now)
+            for errand, error in over:
                 self._answer(errand, None, error)
 
     def _resend_parked(self, now: float) -> list[tuple[Errand, BaseException]]:
@@ -371,43 +397,50 @@ class Dispatcher:
             if errand.answer is None:
                 continue
             late = now >= errand.deadline
-            error = (errand.error or HandshakeTimeout("no token was there in time")) if late else self._send(errand)
+            error = (errand.error or _late("no token was there in time")) if late else self._send(errand)
             if error is not None:
                 over.append((errand, error))
         return over
 
-    def _ask_others(self, now: float) -> None:
+    def _ask_others(self, now: float) -> list[tuple[Errand, BaseException]]:
         """Errands at a member that takes too long go to another too; those that only queue there leave it."""
-        for errand, member in list(self._under_way.items()):
+        over: list[tuple[Errand, BaseException]] = []
+        for errand in list(self._under_way):
+            member = errand.at
+            assert member is not None
             begun = errand.started or errand.ready
             due = begun + _too_long(member)
             if errand.answer is None:
-                del self._under_way[errand]
+                self._under_way.discard(errand)
             elif now < due:
                 self._look_by(due)
             elif errand.started == 0.0 and member.breaker.closed:
                 self._look_by(now + LOOK_AGAIN)  # much to do there, but it works
-            else:
-                self._ask_another(errand, member, now)
+            elif error := self._ask_another(errand, member, now):
+                over.append((errand, error))
+        return over
 
-    def _ask_another(self, errand: Errand, member: Member, now: float) -> None:
-        if errand.started and member.breaker.failed():
-            log.warning('token "%s" has not answered for %.1f s: others are asked', member.key.token.label, now - errand.started)
+    def _ask_another(self, errand: Errand, member: Member, now: float) -> BaseException | None:
+        if (errand.started or errand.probes) and member.breaker.failed():
+            log.warning('token "%s" has not answered for %.1f s: others are asked', member.key.token.label, now - errand.ready)
+        if not errand.group.has_other([*errand.tried, member]):
+            self._look_by(now + LOOK_AGAIN)  # it stays where it is: the token may come to it yet
+            return None
         if errand.started == 0.0 and errand.future is not None:
             errand.future.cancel()
         errand.tried.append(member)
-        if errand.group.has_other(errand.tried):
-            self._send(errand)
-        else:
-            errand.tried.remove(member)
-            self._look_by(now + LOOK_AGAIN)
+        self._under_way.discard(errand)
+        return self._send(errand)
 
 
 def _too_long(member: Member) -> float:
     return max(SLOW_SECONDS, SLOW_FACTOR * member.key.latency)
 
 
-def _back(member: Member, future: Future[None]) -> None:
-    member.end()
-    if future.cancelled():
-        member.breaker.abandoned()
+def _late(detail: str) -> TokenError:
+    """The token's fault, not the peer's: that is told `internal_error`."""
+    return TokenError(detail, name="PR_IO_TIMEOUT_ERROR")
+
+
+def _closed(errand: Errand) -> NSPRError:
+    return errand.error or TokenError("the key executor is closed", name="SEC_ERROR_NOT_INITIALIZED")

@@ -116,8 +116,8 @@ class KeyExecutor:
     def submit(self, operation: Sign | Decrypt, answer: Answer, timeout: float, peer: object = ()) -> Errand:
         """Run `operation` in a worker thread, which calls `answer(result, error)`.
 
-        An operation that has waited longer than `timeout` seconds is not run: error is HandshakeTimeout, or why the token could
-        not do it.  `cancel()` what this returns to forget it.
+        An operation that has waited longer than `timeout` seconds is not run: error is a TokenError, by
+        preference why the token could not do it.  `cancel()` what this returns to forget it.
         """
         errand = self._errand(operation, timeout, peer)
         self._dispatcher.send(errand, answer)
@@ -156,7 +156,7 @@ class KeyExecutor:
             self.sessions.delete(session_id)
 
     def close(self) -> None:
-        """Forget what is queued and wait for what runs."""
+        """Answer what waits with an error, and wait for what runs."""
         self._dispatcher.close()
 
     def __enter__(self) -> KeyExecutor:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from nss_pk11.errors import CertificateError, HandshakeTimeout, InternalError, WrongSignature
+from nss_pk11.errors import CertificateError, InternalError, TokenError, WrongSignature
 from nss_pk11.net.executor import VERIFIED_FOR, KeyExecutor, NotQuick, Unverified, choose_identity
 from nss_pk11.net.identity import key_of
 from nss_pk11.sessions import ServerCache
@@ -84,7 +84,7 @@ def test_operation_that_waited_too_long_is_not_run(identity: Identity) -> None:
         executor.submit(signing(identity), answers, -1.0)
         [(result, error)] = answers.wait(1)
     assert result is None
-    assert isinstance(error, HandshakeTimeout)
+    assert isinstance(error, TokenError)
 
 
 def test_error_of_a_token_is_the_answer(identity: Identity) -> None:
