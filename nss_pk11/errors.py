@@ -316,6 +316,19 @@ class PinCancelled(PinError):
     default_name = "SEC_ERROR_USER_CANCELLED"
 
 
+class DatabaseLocked(PinError):
+    """A private key of a database was asked for before its password."""
+
+
+# --- databases ------------------------------------------------------------------------------------------------------
+
+
+class DatabaseError(NSPRError):
+    """An NSS database that cannot be read or written: damaged, hostile, missing, read-only (`SEC_ERROR_READ_ONLY`), busy."""
+
+    default_name = "SEC_ERROR_BAD_DATABASE"
+
+
 # --- error -> alert -------------------------------------------------------------------------------------------------
 
 ALERTS: dict[type[BaseException], Alert] = {
