@@ -1,0 +1,91 @@
+"""Signatures on certificates and CRLs: is this one good, and may it be of this kind?
+
+NSS's default policy, which is wider than the Web PKI's: SHA-1, RSA from 1023 bits and DSA are good, MD5 and what is older is not.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, mldsa, padding, rsa
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
+
+from ..errors import CertificateError
+from .facts import Facts
+from .info import PARSE_ERRORS
+from .rules import refusal
+
+MINIMUM_BITS = 1023  # of RSA and DSA keys that sign certificates: NSS_RSA_MIN_KEY_SIZE, NSS_DSA_MIN_KEY_SIZE
+MAXIMUM_BITS = 16384  # of RSA keys (NSS's RSA_MAX_MODULUS_BITS): verifying takes time that a stranger chooses
+_HASHES = (hashes.SHA1, hashes.SHA224, hashes.SHA256, hashes.SHA384, hashes.SHA512)
+_CURVES = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
+_SELF_HASHING = (
+    ed25519.Ed25519PublicKey,
+    ed448.Ed448PublicKey,
+    mldsa.MLDSA44PublicKey,
+    mldsa.MLDSA65PublicKey,
+    mldsa.MLDSA87PublicKey,
+)
+
+Signed = x509.Certificate | x509.CertificateRevocationList
+
+
+@lru_cache(maxsize=2048)
+def signature_flaw(certificate: Facts, issuer: Facts) -> str:
+    """The NSS name of what is wrong with the signature of `issuer` on `certificate`, "" if it is good."""
+    return flaw(certificate.certificate, issuer)
+
+
+def flaw(signed: Signed, issuer: Facts) -> str:
+    """The same for a certificate or CRL: SEC_ERROR_BAD_SIGNATURE, SEC_ERROR_CERT_SIGNATURE_ALGORITHM_DISABLED or ""."""
+    data = signed.tbs_certificate_bytes if isinstance(signed, x509.Certificate) else signed.tbs_certlist_bytes
+    try:
+        algorithm = signed.signature_hash_algorithm  # None: the signature algorithm brings its own
+        parameters = signed.signature_algorithm_parameters
+        if not _allowed(issuer.public_key, algorithm):
+            return "SEC_ERROR_CERT_SIGNATURE_ALGORITHM_DISABLED"
+        _verify(issuer.public_key, signed.signature, data, parameters, algorithm)
+    except UnsupportedAlgorithm:
+        return "SEC_ERROR_CERT_SIGNATURE_ALGORITHM_DISABLED"
+    except (InvalidSignature, TypeError, CertificateError, *PARSE_ERRORS):
+        return "SEC_ERROR_BAD_SIGNATURE"
+    return ""
+
+
+def check_signature(certificate: Facts, issuer: Facts) -> None:
+    """Raises CertificateError."""
+    name = signature_flaw(certificate, issuer)
+    if name:
+        detail = "is not allowed" if name != "SEC_ERROR_BAD_SIGNATURE" else "is bad, or another's"
+        raise refusal(f"its issuer's signature {detail}", name, certificate.certificate)
+
+
+def _allowed(key: CertificatePublicKeyTypes, algorithm: hashes.HashAlgorithm | None) -> bool:
+    if isinstance(key, rsa.RSAPublicKey | dsa.DSAPublicKey) and not MINIMUM_BITS <= key.key_size <= MAXIMUM_BITS:
+        return False
+    if isinstance(key, ec.EllipticCurvePublicKey) and not isinstance(key.curve, _CURVES):
+        return False
+    return algorithm is None or isinstance(algorithm, _HASHES)
+
+
+def _verify(
+    key: CertificatePublicKeyTypes,
+    signature: bytes,
+    data: bytes,
+    parameters: object,
+    algorithm: hashes.HashAlgorithm | None,
+) -> None:
+    """Raises InvalidSignature, or TypeError where key and signature are of different kinds."""
+    if isinstance(key, rsa.RSAPublicKey) and algorithm and isinstance(parameters, padding.PKCS1v15 | padding.PSS):
+        key.verify(signature, data, parameters, algorithm)
+    elif isinstance(key, ec.EllipticCurvePublicKey) and isinstance(parameters, ec.ECDSA):
+        key.verify(signature, data, parameters)
+    elif isinstance(key, dsa.DSAPublicKey) and algorithm:
+        key.verify(signature, data, algorithm)
+    elif isinstance(key, _SELF_HASHING) and algorithm is None:
+        key.verify(signature, data)
+    else:
+        raise TypeError("signature of another kind than the key")
