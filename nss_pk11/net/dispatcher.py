@@ -240,7 +240,8 @@ class Dispatcher:
         token = member.key.token
         pool = self._pools.get(token.identity)
         if pool is None:
-            pool = self._pools[token.identity] = ThreadPoolExecutor(THREADS_PER_TOKEN, f"token-{token.label}")
+            threads = min(THREADS_PER_TOKEN, member.key.parallel)
+            pool = self._pools[token.identity] = ThreadPoolExecutor(threads, f"token-{token.label}")
         return pool
 
     def _back(self, errand: Errand, member: Member, future: Future[None]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from hashlib import sha256
 from threading import Lock
 from typing import TYPE_CHECKING, Protocol
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 __all__ = ["KeyExecutor", "NotQuick", "SessionStore", "Unverified", "Verifier", "choose_identity"]
 
 log = logging.getLogger(__name__)
+
+_leaf = lru_cache(64)(load_leaf)  # of our own chains, few and always the same
 
 TIMEOUT = 10.0  # seconds that a key which is away is waited for, where the caller does not say
 VERIFIED_FOR = 60.0  # seconds a verified chain stays verified
@@ -188,7 +191,7 @@ class KeyExecutor:
     def _check(self, operation: Sign, member: Member, signature: bytes) -> None:
         """Raises WrongSignature, and marks the token."""
         try:
-            check_signature(operation.scheme, load_leaf(operation.identity.chain), signature, operation.message)
+            check_signature(operation.scheme, _leaf(operation.identity.chain), signature, operation.message)
         except DecryptError:
             token = member.key.token
             if not member.breaker.suspect:

@@ -77,6 +77,7 @@ _NO_TOKEN = frozenset(
 )
 _PATIENCE = 10.0  # seconds that `finalize` waits for calls under way
 _MOST_EVENTS = 64  # taken at once: a module may have no end of them
+_RESTART_PATIENCE = 1.0  # the same, of `restart`
 _START_TIME = 0.5  # seconds after C_Initialize in which they are not believed
 _START_PAUSES = (0.02, 0.05, 0.1, 0.2)
 
@@ -225,6 +226,23 @@ class Library(lib):
             if self._up and self._ours:
                 self.functions.C_Finalize(None)
             self._up = False
+
+    def restart(self) -> bool:
+        """C_Finalize; the next use initialises anew.  False, and nothing done, if it was not us who initialised it, or calls are
+        under way.  Every session and login in the library ends.
+        """
+        deadline = time.monotonic() + _RESTART_PATIENCE
+        if not self._ours or not self.gate.shut(deadline):
+            return False
+        try:
+            if not self.gate.wait_until_empty(deadline):
+                return False
+            with self._lock:
+                self.functions.C_Finalize(None)
+                self._up = False
+            return True
+        finally:
+            self.gate.open()
 
     def finalized_by_others(self) -> None:
         """Another user of the library in this process called C_Finalize: the next use begins anew."""

@@ -53,6 +53,8 @@ LOST = frozenset(
 )
 # Worth a second try from the start: the above, and what a device says when it stumbles or its link breaks.
 RECOVERABLE = LOST | {DEVICE_ERROR, GENERAL_ERROR, FUNCTION_FAILED, OPERATION_ACTIVE}
+# What modules say that do not get over a broken link until they are initialised anew.
+STUCK = frozenset({DEVICE_ERROR, GENERAL_ERROR, FUNCTION_FAILED})
 # Another time it may work: the token comes back, somebody closes a session.
 _PASSING = RECOVERABLE | {SESSION_COUNT, HOST_MEMORY, DEVICE_MEMORY}
 

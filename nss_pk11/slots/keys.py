@@ -84,6 +84,9 @@ class Home(Protocol):
 
     def lost(self, rv: int, generation: int) -> None: ...
 
+    def recovered(self, rv: int) -> None:
+        """How it ended when what was lost was looked for."""
+
 
 class Place(NamedTuple):
     """Where a key is: `handle` names its object as long as the sessions of `home` are of `generation`."""
@@ -244,8 +247,14 @@ class TokenKey:
             if not patient or error.rv not in faults.RECOVERABLE:
                 raise
             place.home.lost(error.rv, place.generation)
-        self._find_again(place, began)
-        return once(self.place, patient)
+        try:
+            self._find_again(place, began)
+            result = once(self.place, patient)
+        except TokenError as error:
+            place.home.recovered(error.rv)
+            raise
+        place.home.recovered(faults.OK)
+        return result
 
     def _session(self, place: Place, patient: bool) -> Worker:
         """A session in which our handle means our key: both are of one generation."""

@@ -11,11 +11,13 @@ import os
 import re
 import sysconfig
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from . import faults
 from .cryptoki import Library, TokenDetails
 from .forks import prepare_library
 from .login import PinMemory
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from ..pins import PinProvider
 
 _log = logging.getLogger(__name__)
+_STUCK_FOR = 3.0  # seconds
 _lock = threading.Lock()
 _libraries: dict[str, Library] = {}
 _users: dict[str, int] = {}
@@ -50,6 +53,11 @@ def _release(path: str) -> None:
         _users[key] -= 1
         if not _users[key]:
             _libraries[key].finalize()
+
+
+def _shared(path: str) -> bool:
+    """Whether other managers of this process use the library."""
+    return _users.get(library_key(path), 0) > 1
 
 
 def library_key(path: str) -> str:
@@ -77,6 +85,7 @@ class PKCS11Module(Module):
         self._slots: dict[int, PKCS11Slot] = {}
         self._lock = threading.Lock()
         self._closed = False
+        self._stuck_since: float | None = None  # monotonic: since when nothing but errors of the device
 
     def slots(self) -> list[Slot]:
         ids = self.library.slot_ids()
@@ -93,6 +102,26 @@ class PKCS11Module(Module):
         names = (details.label, details.serial, details.manufacturer, details.model)
         info = TokenInfo(*names, slot.description, slot.id, self.path, slot.hardware)
         return PKCS11Token(self, self.library, info, details, self._pins, self._memory)
+
+    def recovered(self, token: PKCS11Token, rv: int) -> None:
+        """How the search for a token that was lost ended: CKR_OK, or what its module says.
+
+        Some modules do not get over a broken link (yubihsm-pkcs11, CloudHSM's): only C_Finalize and C_Initialize help.  That ends
+        every session in the library, so it is the last resort: after `_STUCK_FOR` seconds, and while no other token is logged in.
+        """
+        if rv not in faults.STUCK:
+            self._stuck_since = None
+            return
+        now = time.monotonic()
+        since = self._stuck_since = self._stuck_since or now
+        others = [other for other in self.remembered_tokens() if other is not token]
+        if now < since + _STUCK_FOR or _shared(self.path) or any(other.logged_in for other in others):
+            return
+        self._stuck_since = None
+        token.forget_sessions()
+        if self.library.restart():
+            what = faults.result_name(rv)
+            _log.warning("%s has had nothing but %s for %g s and was initialised anew", self.path, what, now - since)
 
     def close(self) -> None:
         """Close every session and let the library go."""

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import asn1crypto.core
 from cryptography import x509
@@ -30,7 +30,7 @@ from .cryptoki import (
 )
 from .keys import WANTED, Place, TokenKey, same_pair
 from .login import LoginGuard, PinMemory
-from .model import MechanismInfo, Module, PrivateKey, PublicKey, Token, TokenCertificate, TokenInfo
+from .model import MechanismInfo, PrivateKey, PublicKey, Slot, Token, TokenCertificate, TokenInfo
 from .pairing import PublicHalves
 from .publickeys import default_id, from_attributes, spki
 from .sessions import SessionPool
@@ -61,12 +61,20 @@ _SESSION_GONE = frozenset({faults.SESSION_HANDLE_INVALID, faults.SESSION_CLOSED}
 _ALL_GONE = faults.LOST - _SESSION_GONE - {faults.KEY_HANDLE_INVALID, faults.OBJECT_HANDLE_INVALID}
 
 
+class Home(Protocol):
+    """The module, as its tokens need it."""
+
+    def slots(self) -> list[Slot]: ...
+
+    def recovered(self, token: PKCS11Token, rv: int) -> None: ...
+
+
 class PKCS11Token(Token):
     """See `Token`.  `pins`: who is asked where the caller names nobody."""
 
     def __init__(
         self,
-        module: Module,
+        module: Home,
         library: Library,
         info: TokenInfo,
         details: TokenDetails,
@@ -223,6 +231,9 @@ class PKCS11Token(Token):
             if isinstance(token, PKCS11Token) and token.info.identity == self.info.identity:
                 return token
         raise faults.fault(faults.TOKEN_NOT_PRESENT, "C_GetTokenInfo", self.info)
+
+    def recovered(self, rv: int) -> None:
+        self._module.recovered(self, rv)
 
     def find_again(self, key: TokenKey) -> Place:
         """Where a key of this token is now: the one private key with its public key.  Raises NotFound."""

@@ -141,3 +141,23 @@ def test_idle_time_out_of_the_hsm_is_no_event(
         load.handshake(server.port, context)
         assert token.status().calls["C_Login"] == logins + 1
         assert token.status().tries_left == TRIES
+
+
+def test_module_that_does_not_get_over_a_broken_link_is_initialised_anew(
+    simulated_tokens: Callable[..., RunningSimulator], softhsm: SoftHSM, pki: PKI
+) -> None:
+    """As yubihsm-pkcs11: until C_Finalize every call fails.  The server goes on with the same process."""
+    simulator = simulated_tokens([hsm(pki, "hsm")])
+    token = simulator["hsm"]
+    with Serve(softhsm, *identity(token, pki), "--echo", "--handshake-timeout", "20") as server:
+        context = client_context(pki)
+        load.handshake(server.port, context)
+        simulator.forget_calls()
+        for function in ("C_SignInit", "C_OpenSession", "C_Login", "C_GetSessionInfo"):
+            token.fail(function, "CKR_GENERAL_ERROR", times=0)
+        with loaded(server, pki, 4, 4) as handshakes:
+            wait_until(lambda: any(call["function"] == "C_Finalize" for call in simulator.calls()))
+            token.clear()
+            assert handshakes.wait() == (4, {}), server.output
+        assert "was initialised anew" in server.output
+        assert token.status().tries_left == TRIES
