@@ -1,7 +1,7 @@
 """Certificate revocation lists at hand (RFC 5280 section 5): does the newest good one of an issuer name this certificate?
 
-As NSS uses them: nothing is fetched, a list that does not verify or that holds what is not understood is as good as none,
-and an old one still says what it says.
+As NSS uses them: nothing is fetched; a list that does not verify or that holds what is not understood is as good as none; an
+old one still says what it says, and so does one by an issuer whose key usage does not mention lists.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from functools import lru_cache
 from cryptography import x509
 from cryptography.x509.oid import ExtensionOID
 
-from .facts import Facts, KeyUse
+from .facts import Facts
 from .info import PARSE_ERRORS
 from .rules import refusal
 from .signatures import flaw
@@ -39,7 +39,7 @@ def usable(der: bytes, issuer: Facts) -> x509.CertificateRevocationList | None:
     try:
         found = x509.load_der_x509_crl(der)
         unknown = any(extension.critical and extension.oid not in _KNOWN_CRITICAL for extension in found.extensions)
-        ours = found.issuer == issuer.certificate.subject and KeyUse.CRL_SIGN in issuer.key_use
+        ours = found.issuer == issuer.certificate.subject
         return found if ours and not unknown and not flaw(found, issuer) else None
     except PARSE_ERRORS:
         return None

@@ -25,12 +25,15 @@ _NETSCAPE_STEP_UP = x509.ObjectIdentifier("2.16.840.1.113730.4.1")  # "internati
 # The extensions NSS knows: any other that is critical is a refusal (RFC 5280 section 4.2).
 _KNOWN_CRITICAL = {
     _NETSCAPE_CERT_TYPE,
+    ExtensionOID.AUTHORITY_INFORMATION_ACCESS,
     ExtensionOID.AUTHORITY_KEY_IDENTIFIER,
     ExtensionOID.BASIC_CONSTRAINTS,
     ExtensionOID.EXTENDED_KEY_USAGE,
     ExtensionOID.KEY_USAGE,
     ExtensionOID.NAME_CONSTRAINTS,
+    ExtensionOID.OCSP_NO_CHECK,
     ExtensionOID.SUBJECT_ALTERNATIVE_NAME,
+    ExtensionOID.SUBJECT_KEY_IDENTIFIER,
 }
 
 
@@ -56,10 +59,11 @@ class CertType(IntFlag):
     SSL_CA = 0x04
     EMAIL_CA = 0x02
     OBJECT_SIGNING_CA = 0x01
+    OTHER_CA = 0x100  # a CA's, but for nothing of the above: NSS counts "any purpose" and IPsec so
 
 
 ANY_KEY_USE = KeyUse(0xFE)
-ANY_CA = CertType.SSL_CA | CertType.EMAIL_CA | CertType.OBJECT_SIGNING_CA
+ANY_CA = CertType.SSL_CA | CertType.EMAIL_CA | CertType.OBJECT_SIGNING_CA | CertType.OTHER_CA
 
 # extended key usage: what it means for an end entity, and for a CA
 _PURPOSES: dict[x509.ObjectIdentifier, tuple[CertType, CertType]] = {
@@ -68,6 +72,8 @@ _PURPOSES: dict[x509.ObjectIdentifier, tuple[CertType, CertType]] = {
     ExtendedKeyUsageOID.CLIENT_AUTH: (CertType.SSL_CLIENT, CertType.SSL_CA),
     ExtendedKeyUsageOID.EMAIL_PROTECTION: (CertType.EMAIL, CertType.EMAIL_CA),
     ExtendedKeyUsageOID.CODE_SIGNING: (CertType.OBJECT_SIGNING, CertType.OBJECT_SIGNING_CA),
+    ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE: (CertType(0), CertType.OTHER_CA),
+    ExtendedKeyUsageOID.IPSEC_IKE: (CertType(0), CertType.OTHER_CA),
 }
 
 

@@ -81,8 +81,8 @@ def _verify(
     """Raises InvalidSignature, or TypeError where key and signature are of different kinds."""
     if isinstance(key, rsa.RSAPublicKey) and algorithm and isinstance(parameters, padding.PKCS1v15 | padding.PSS):
         key.verify(signature, data, parameters, algorithm)
-    elif isinstance(key, ec.EllipticCurvePublicKey) and isinstance(parameters, ec.ECDSA):
-        key.verify(signature, data, parameters)
+    elif isinstance(key, ec.EllipticCurvePublicKey) and algorithm:
+        key.verify(signature, data, ec.ECDSA(algorithm))
     elif isinstance(key, dsa.DSAPublicKey) and algorithm:
         key.verify(signature, data, algorithm)
     elif isinstance(key, _SELF_HASHING) and algorithm is None:

@@ -8,7 +8,7 @@ from nss_pk11.certs import nss
 from nss_pk11.errors import CertificateError
 
 from .issuing import NOW
-from .nss_cases import CASES
+from .nss_cases import CASES, NOT_KEPT
 from .nss_world import USAGES, Case, World
 
 
@@ -21,7 +21,7 @@ def verdict(world: World) -> str:
     return ""
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+@pytest.mark.parametrize("case", [*CASES, *NOT_KEPT], ids=lambda case: case.id)
 def test_verdict(case: Case) -> None:
     assert verdict(World(case)) == case.expected
 
