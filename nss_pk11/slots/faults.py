@@ -21,6 +21,7 @@ DEVICE_REMOVED = 0x32
 KEY_HANDLE_INVALID = 0x60
 OBJECT_HANDLE_INVALID = 0x82
 OPERATION_ACTIVE = 0x90
+OPERATION_NOT_INITIALIZED = 0x91  # after C_...Init: a logout, or the loss of the link, has ended the operation
 PIN_INCORRECT = 0xA0
 PIN_INVALID = 0xA1
 PIN_LEN_RANGE = 0xA2
@@ -52,7 +53,7 @@ LOST = frozenset(
     }
 )
 # Worth a second try from the start: the above, and what a device says when it stumbles or its link breaks.
-RECOVERABLE = LOST | {DEVICE_ERROR, GENERAL_ERROR, FUNCTION_FAILED, OPERATION_ACTIVE}
+RECOVERABLE = LOST | {DEVICE_ERROR, GENERAL_ERROR, FUNCTION_FAILED, OPERATION_ACTIVE, OPERATION_NOT_INITIALIZED}
 # What modules say that do not get over a broken link until they are initialised anew.
 STUCK = frozenset({DEVICE_ERROR, GENERAL_ERROR, FUNCTION_FAILED})
 # Another time it may work: the token comes back, somebody closes a session.

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
 
 from . import faults
 from .cryptoki import Library, TokenDetails
@@ -147,6 +148,9 @@ class PKCS11Slot(Slot):
         self._module = module
         self.description, self.manufacturer = details.description, details.manufacturer
         self.removable, self.hardware = details.removable, details.hardware
+        # Every token that was ever here and is still in use: one that comes back is the same, or each would want the only
+        # session of a card for itself.
+        self._known: WeakValueDictionary[tuple[str, ...], PKCS11Token] = WeakValueDictionary()
         self._token: PKCS11Token | None = None
         self.remembered: PKCS11Token | None = None  # None where the last look found none
         self._lock = threading.Lock()
@@ -163,18 +167,21 @@ class PKCS11Slot(Slot):
             if self._token is None or not self._token.is_described_by(details):
                 if self._token is not None:
                     self._token.forget_sessions()
-                self._token = self._module.make_token(self, details)
+                names = (details.label, details.serial, details.manufacturer, details.model)
+                self._token = self._known.get(names) or self._module.make_token(self, details)
+                self._known[names] = self._token
             self.remembered = self._token
             return self._token
 
     def close(self) -> bool:
         """False if the token is still at work."""
-        return self._token is None or self._token.close()
+        closed = [token.close() for token in list(self._known.values())]
+        return all(closed)
 
     def after_fork(self) -> None:
         self._lock = threading.Lock()
-        if self._token is not None:
-            self._token.after_fork()
+        for token in list(self._known.values()):
+            token.after_fork()
 
 
 # --- p11-kit ---------------------------------------------------------------------------------------------------------

@@ -55,6 +55,7 @@ class SessionPool:
     ) -> None:
         self._library, self._token, self._owner_lives = library, token, owner_lives
         self.capacity = min(workers, limit - 1) if limit > 1 else 1 if limit == 1 else workers
+        self._single = limit == 1
         self._closed = False
         self._reset()
         self.generation = 0
@@ -114,51 +115,68 @@ class SessionPool:
         self._waiting += 1
         try:
             while not self._idle and self._open >= self._limit:
-                if not self._available.wait(deadline - time.monotonic()):
+                left = deadline - time.monotonic()
+                if left <= 0:
                     raise self._error(f"all {self._open} sessions were busy for too long", "SEC_ERROR_BUSY")
+                self._available.wait(left)
         finally:
             self._waiting -= 1
 
     def _new_worker(self, generation: int) -> Worker | None:
         """None where the token allows no more than are open: other programs use it too."""
         try:
-            worker = Worker(self.shared or self._library.open_session(self._token), generation)
-            if not self._owner_lives():
-                self._close(worker)
-                raise faults.fault(faults.SESSION_HANDLE_INVALID, "C_OpenSession", self._token)
-            return worker
+            return self._open_worker(generation)
         except BaseException as error:
             with self._available:
                 if generation == self.generation:
                     self._open -= 1
                 self._in_use -= 1
                 self._available.notify()
-                if isinstance(error, TokenError) and error.rv == faults.SESSION_COUNT and self._open:
+                if isinstance(error, TokenError) and error.rv == faults.SESSION_COUNT and (self._open or self._in_use):
                     self._limit = self._open
                     return None
             raise
+
+    def _open_worker(self, generation: int) -> Worker:
+        gone = faults.fault(faults.SESSION_HANDLE_INVALID, "C_OpenSession", self._token)
+        handle = self.shared
+        if handle is None:
+            if self._single:
+                raise gone  # who logs in again needs the only session there is
+            handle = self._library.open_session(self._token)
+        worker = Worker(handle, generation)
+        # If the owner of this generation is alive now, the slot has held its token all the time.
+        if self._owner_lives() and generation == self.generation:
+            return worker
+        self._close(worker)
+        raise gone
 
     def give_back(self, worker: Worker) -> None:
         """After an operation that ended as it should."""
         self._library.gate.leave()
         with self._lock:
-            self._in_use -= 1
-            if self._waiting:
-                self._available.notify()
             if worker.generation == self.generation:
+                self._in_use -= 1
+                if self._waiting:
+                    self._available.notify()
                 self._idle.append(worker)
                 return
-        self._close(worker)
+        self._end(worker)
 
     def drop(self, worker: Worker) -> None:
         """After one that failed: an operation may still be active in the session, so nobody gets it again."""
         self._library.gate.leave()
+        self._end(worker)
+
+    def _end(self, worker: Worker) -> None:
+        self._close(worker)  # first, as the token may have no room for another beside it
         with self._available:
             self._in_use -= 1
             if worker.generation == self.generation:
                 self._open -= 1
-            self._available.notify()
-        self._close(worker)
+            else:
+                self._limit = self.capacity  # it may have been one from before `discard` for which there was no room
+            self._available.notify_all()
 
     def close_idle(self) -> None:
         """One session has died and not the owner's: the token may have ended others that idle too."""
@@ -202,5 +220,5 @@ class SessionPool:
         return TokenError(f'token "{token.label}": {detail}', name=name, slot=token.slot, module=token.module)
 
     def _close(self, worker: Worker) -> None:
-        if worker.handle != self.shared:
+        if not self._single:  # else it is the owner's
             self._library.close_session(worker.handle)

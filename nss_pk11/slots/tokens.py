@@ -125,14 +125,18 @@ class PKCS11Token(Token):
         """See `Token.login`, and `LoginGuard.login` for `since`."""
         if "CKF_LOGIN_REQUIRED" not in self.flags:
             return
-        handle = self._owner_handle()
+        self._owner_handle()  # first: nobody is asked for a PIN in vain
         self._pins = self._pins or pins  # who logged in first is asked again when a later use finds nobody logged in
-        self._guard.login(
-            pins or self._pins,
-            lambda pin: self._library.login(handle, native.CKU_USER, pin),
-            lambda: bool(self._library.logged_in(handle)),
-            since,
-        )
+        self._guard.login(pins or self._pins, self._send_pin, lambda: self.logged_in, since)
+
+    def _send_pin(self, pin: str | None) -> int:
+        """C_Login, to the owner of this moment: while somebody typed, the card may have been out, or another thread found all
+        lost and began anew.
+        """
+        rv = self._library.login(self._owner_handle(), native.CKU_USER, pin)
+        if rv == faults.SESSION_HANDLE_INVALID:  # that happened just now; the PIN was not looked at
+            rv = self._library.login(self._owner_handle(), native.CKU_USER, pin)
+        return rv
 
     def authenticate(self, session: int, pins: PinProvider | None, key: str) -> None:
         """The login for one use of a key, between C_…Init and the operation (PKCS #11 3.1 section 5.6.9)."""
@@ -146,12 +150,21 @@ class PKCS11Token(Token):
             if self._owner is not None and not self._owner_lives():
                 self.forget_sessions()
             if self._owner is None:
-                self.flags  # noqa: B018  # raises where the slot holds another token by now
-                self._owner = self._library.open_object_session(self.info)
+                self._owner = self._open_owner()
                 if self._details.max_sessions == 1:
                     self.pool.shared = self._owner.handle
             handle: int = self._owner.handle
             return handle
+
+    def _open_owner(self) -> ObjectSession:
+        session = self._library.open_object_session(self.info)
+        try:
+            # Asked with the session open, which dies with its token: were the slot's another, it would be to that that PINs go.
+            self.flags  # noqa: B018  # raises
+        except BaseException:
+            self._library.close_session(session.handle)
+            raise
+        return session
 
     def _owner_lives(self) -> bool:
         owner = self._owner
@@ -237,11 +250,12 @@ class PKCS11Token(Token):
 
     def find_again(self, key: TokenKey) -> Place:
         """Where a key of this token is now: the one private key with its public key.  Raises NotFound."""
-        wanted = spki(key.public_key)
+        wanted, generation, shown = spki(key.public_key), self.pool.generation, self.logged_in
         for candidate in self.find_keys(id=key.id or None):
             if candidate.has_public_key and spki(candidate.public_key) == wanted:
                 return candidate.place
-        if "CKF_LOGIN_REQUIRED" in self._details.flags and not self.logged_in:
+        shown = shown and self.logged_in and generation == self.pool.generation
+        if "CKF_LOGIN_REQUIRED" in self._details.flags and not shown:
             raise faults.fault(faults.USER_NOT_LOGGED_IN, "C_FindObjects", self.info)  # lost again, and private keys hidden
         raise NotFound(f"{key.uri}: the key is no longer there", name="SEC_ERROR_NO_KEY", token=self.info.label)
 
@@ -254,7 +268,7 @@ class PKCS11Token(Token):
                 self._library.finalized_by_others()
             if rv in _SESSION_GONE and self._owner_lives():
                 self.pool.close_idle()
-            elif rv in _SESSION_GONE or rv in _ALL_GONE:
+            elif rv in _SESSION_GONE or rv in _ALL_GONE or (rv == faults.OPERATION_ACTIVE and self.pool.shared):
                 self.forget_sessions()
 
     def forget_sessions(self) -> None:

@@ -6,11 +6,13 @@ thread of one process.  Touches neither tokens nor PIN sources; holds no PIN.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import mmap
 import os
 import threading
+import time
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +25,7 @@ _TOKEN, _PIN = 16, 15  # bytes
 _RECORD = _TOKEN + _PIN + 1
 _ROOM = 1023  # records; the oldest make place for others: no card survives so many mistakes
 _FIRST = _RECORD  # before it stands the number of records ever made
+_PAUSE = 0.005  # seconds until a lock is tried again that the kernel took for a deadlock
 _TABLE_LOCK = 0  # the byte of the file whose lock is the table's; others are tokens'
 
 
@@ -80,7 +83,16 @@ class PinVerdicts:
 
     @contextmanager
     def _locked(self, byte: int) -> Iterator[None]:
-        fcntl.lockf(self._file, fcntl.LOCK_EX, 1, byte)
+        while True:
+            try:
+                fcntl.lockf(self._file, fcntl.LOCK_EX, 1, byte)
+                break
+            except OSError as error:
+                # Two processes of which each has a thread that waits for a thread of the other: the kernel sees the processes
+                # only.  There is no deadlock: no thread waits for one token's lock while it holds another's.
+                if error.errno != errno.EDEADLK:
+                    raise
+                time.sleep(_PAUSE)
         try:
             yield
         finally:
