@@ -66,6 +66,16 @@ def error_number(name: str) -> int:
     return _codes()[name][0]
 
 
+@cache
+def _names() -> dict[int, str]:
+    return {number: name for name, (number, _) in _codes().items()}
+
+
+def error_name(number: int) -> str:
+    """The NSS/NSPR name of an error's number.  Raises KeyError."""
+    return _names()[number]
+
+
 def error_meaning(name: str) -> str:
     """What an NSS/NSPR error name means, one sentence.  Raises KeyError."""
     return _codes()[name][1]
