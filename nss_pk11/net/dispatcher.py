@@ -24,7 +24,6 @@ import copy
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
@@ -44,7 +43,6 @@ log = logging.getLogger(__name__)
 Answer = Callable[[object, BaseException | None], None]
 
 IN_PLACE_BELOW = 0.002  # seconds: a thread switch and a wake-up cost less than a tenth of this
-RECENT = 16  # operations of a key that tell how quick it is
 THREADS_PER_TOKEN = 16  # a network HSM answers many at once; more than its sessions would only queue there instead of here
 LOGIN_PAUSE = 5.0  # seconds that a token to which nobody could log in is left alone: no storm of prompts
 SLOW_FACTOR = 8  # times its usual latency, and at least ...
@@ -102,7 +100,6 @@ class Dispatcher:
 
     def __init__(self, observers: Sequence[Observer] = (), in_place_below: float = IN_PLACE_BELOW) -> None:
         self._observers, self._in_place_below = tuple(observers), in_place_below
-        self._recent: dict[Member, deque[float]] = {}
         self._closed = False
         self.after_fork()
         prepare_for_forks(self)
@@ -143,8 +140,7 @@ class Dispatcher:
         """
         if member.key.token.hardware or member.key.always_authenticate:
             return False
-        recent = self._recent.get(member)
-        return (min(recent) if recent else member.key.latency) < self._in_place_below
+        return (min(member.recent) if member.recent else member.key.latency) < self._in_place_below
 
     def run_if_quick(self, errand: Errand) -> object:
         """Run it in place.  Raises NotQuick where a thread is wiser, or where the token stumbled: to find it again may take
@@ -314,10 +310,7 @@ class Dispatcher:
             self._tell(errand, member, getattr(error, "ckr", "") or getattr(error, "name", ""), time.perf_counter() - begun)
             raise
         seconds = time.perf_counter() - begun
-        recent = self._recent.get(member)
-        if recent is None:
-            recent = self._recent[member] = deque(maxlen=RECENT)
-        recent.append(seconds)
+        member.recent.append(seconds)
         if not member.breaker.closed:
             self._is_back(member)
         self._tell(errand, member, "CKR_OK", seconds)

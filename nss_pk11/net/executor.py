@@ -36,6 +36,7 @@ _leaf = lru_cache(64)(load_leaf)  # of our own chains, few and always the same
 TIMEOUT = 10.0  # seconds that a key which is away is waited for, where the caller does not say
 VERIFIED_FOR = 60.0  # seconds a verified chain stays verified
 VERIFIED_CHAINS = 256
+REMEMBERED_KEYS = 1000  # with what is known of their tokens
 
 
 class Verifier(Protocol):
@@ -131,12 +132,14 @@ class KeyExecutor:
         group = self._groups.get(key)
         if group is None:
             with self._lock:
+                while len(self._groups) >= REMEMBERED_KEYS:  # a program that looks its key up for every connection
+                    del self._groups[next(iter(self._groups))]
                 group = self._groups.setdefault(key, key if isinstance(key, KeyGroup) else KeyGroup((key,)))
         return group
 
     @property
     def groups(self) -> list[KeyGroup]:
-        """Of every key that was used, or asked for by `group`."""
+        """Of every key that was used lately, or asked for by `group`."""
         return list(self._groups.values())
 
     def _errand(self, operation: Sign | Decrypt, timeout: float, peer: object) -> Errand:

@@ -6,6 +6,7 @@ threads and waits for nothing; `net` does.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from threading import Lock
 from typing import TypeVar
@@ -19,6 +20,7 @@ from .publickeys import spki
 
 Result = TypeVar("Result")
 
+RECENT = 16  # operations that tell how quick a token is
 EXPLORE_AFTER = 32  # operations elsewhere after which a member gets one whatever it takes: a slow token may be quick again
 
 
@@ -26,15 +28,16 @@ class Member:
     """A key of the group on one token.
 
     `breaker`: whether the token may be asked.  `running`: operations sent there and not back.  `refusal`: why nobody can log in,
-    as long as its breaker is open for that.
+    as long as its breaker is open for that.  `recent`: seconds that the last operations took.
     """
 
-    __slots__ = ("__weakref__", "_group", "_lock", "breaker", "key", "last_used", "refusal", "running")
+    __slots__ = ("__weakref__", "_group", "_lock", "breaker", "key", "last_used", "recent", "refusal", "running")
 
     def __init__(self, key: PrivateKey, group: KeyGroup) -> None:
         self.key, self.breaker, self._group = key, Breaker(), group
         self.running, self.last_used = 0, 0
         self.refusal: TokenError | None = None
+        self.recent: deque[float] = deque(maxlen=RECENT)
         self._lock = Lock()
         prepare_for_forks(self)
 

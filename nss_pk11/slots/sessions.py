@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 DEFAULT_WORKERS = 16
 WAIT = 10.0  # seconds that a thread waits for a worker
+_FULL_FOR = 2.0  # seconds until a token that allowed no further session is asked for one again
 _BUFFER = max(LARGEST_SIGNATURE, 2048)  # also RSA of 16384 bits
 
 
@@ -66,6 +67,7 @@ class SessionPool:
         self._idle: list[Worker] = []
         self._open = 0  # workers idle or in use
         self._limit = self.capacity  # fewer once the token says that it allows no more
+        self._look_again = 0.0  # monotonic
         self._in_use = 0  # of any generation
         self._waiting = 0
         self.shared: int | None = None
@@ -98,6 +100,8 @@ class SessionPool:
         while True:
             with self._lock:
                 if not self._idle and self._open >= self._limit:
+                    if self._limit < self.capacity and time.monotonic() >= self._look_again:
+                        self._limit += 1  # somebody may have closed one meanwhile
                     self._wait(time.monotonic() + wait)
                 if self._closed:
                     raise self._error("its slot manager is closed", "SEC_ERROR_NOT_INITIALIZED")
@@ -133,7 +137,7 @@ class SessionPool:
                 self._in_use -= 1
                 self._available.notify()
                 if isinstance(error, TokenError) and error.rv == faults.SESSION_COUNT and (self._open or self._in_use):
-                    self._limit = self._open
+                    self._limit, self._look_again = self._open, time.monotonic() + _FULL_FOR
                     return None
             raise
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from nss_pk11.errors import CertificateError, InternalError, TokenError, WrongSignature
-from nss_pk11.net.executor import VERIFIED_FOR, KeyExecutor, NotQuick, Unverified, choose_identity
+from nss_pk11.net.executor import REMEMBERED_KEYS, VERIFIED_FOR, KeyExecutor, NotQuick, Unverified, choose_identity
 from nss_pk11.net.identity import key_of
 from nss_pk11.sessions import ServerCache
 from nss_pk11.tls.codepoints import SignatureScheme
@@ -185,3 +187,14 @@ def test_choice_of_a_client_identity(identity: Identity, pki: PKI) -> None:
     assert choose((identity.issuers[0],)) is both[0]
     assert choose((b"unknown CA",)) is cheap
     assert choose((), ()) is None
+
+
+def test_keys_that_are_looked_up_anew_for_every_use_do_not_add_up(identity: Identity) -> None:
+    key = key_of(identity)
+    with KeyExecutor() as executor:
+        first = weakref.ref(executor.group(KeyWith(key)))  # type: ignore[arg-type]
+        for _ in range(REMEMBERED_KEYS):
+            executor.group(KeyWith(key))  # type: ignore[arg-type]
+        assert len(executor.groups) == REMEMBERED_KEYS
+        gc.collect()
+        assert first() is None

@@ -248,3 +248,18 @@ def test_tokens_of_two_processes_are_logged_in_to_by_threads() -> None:
     children = [fork(child) for _ in range(3)]
     work()
     assert [end_of(child) for child in children] == [0, 0, 0]
+
+
+def test_sessions_that_others_close_are_used(simulated_tokens: Start, manager: SlotManager) -> None:
+    """A token that was full is not taken for full for ever."""
+    hsm = simulated_tokens([card("hsm", personality="network HSM", max_sessions=4, parallel=0)])["hsm"]
+    pool = manager.find_key(hsm.uri("www"), pin_of("hsm")).home.pool  # type: ignore[attr-defined]
+    taken = [pool.take() for _ in range(2)]
+    hsm.fail("C_OpenSession", "CKR_SESSION_COUNT")  # another program has the last
+    with pytest.raises(TokenError, match="busy"):
+        pool.take(0.0)
+    assert pool.limit == 2
+    pool._look_again = 0.0  # some seconds later
+    for worker in (*taken, pool.take(0.0)):
+        pool.give_back(worker)
+    assert pool.limit == 3
