@@ -176,9 +176,8 @@ class Facts:
     @cached_property
     def types(self) -> CertType:
         """What the certificate may be used for, by extKeyUsage, netscape-cert-type, or, without either, its being a CA's."""
-        purposes = extension(self.certificate, x509.ExtendedKeyUsage)
-        netscape = self._netscape_type()
-        if purposes is None and netscape is None:
+        purposes, netscape = extension(self.certificate, x509.ExtendedKeyUsage), self._netscape_type
+        if not self.purposeful:
             ca = CertType.SSL_CA | CertType.EMAIL_CA if self.is_ca or self.is_old_root else CertType(0)
             return ca | CertType.SSL_CLIENT | CertType.SSL_SERVER | CertType.EMAIL
         types = netscape or CertType(0)
@@ -187,6 +186,12 @@ class Facts:
                 types |= _PURPOSES[purpose][self.is_ca]
         return types
 
+    @cached_property
+    def purposeful(self) -> bool:
+        """Whether it has an extension that says what it is for."""
+        return extension(self.certificate, x509.ExtendedKeyUsage) is not None or self._netscape_type is not None
+
+    @cached_property
     def _netscape_type(self) -> CertType | None:
         for found in self._extensions:
             if found.oid == _NETSCAPE_CERT_TYPE and isinstance(found.value, x509.UnrecognizedExtension):

@@ -29,7 +29,7 @@ from .signatures import check_signature
 __all__ = ["Budget", "TrustStore", "Usage", "check_host", "matches_host", "matches_pattern", "verify", "verify_peer"]
 
 SLOP = timedelta(days=1)  # how long before its time a certificate is good already: clocks differ (CERT_GetSlopTime)
-MAX_DEPTH = 20  # certificates in a path (CERT_MAX_CERT_CHAIN)
+MAX_DEPTH = 20  # certificates below the anchor (CERT_MAX_CERT_CHAIN)
 
 
 class Usage(Enum):
@@ -147,7 +147,7 @@ class Search:
         if not self.may_do(leaf):
             detail = "its key usage does not allow this use"
             raise refusal(detail, "SEC_ERROR_INADEQUATE_KEY_USAGE", leaf.certificate)
-        if _NEEDED_TYPE[self.usage] not in leaf.types:
+        if _NEEDED_TYPE[self.usage] not in self.types(leaf):
             detail = f"is not for {_PURPOSE[self.usage]}, by its extended key usage or type"
             raise refusal(detail, "SEC_ERROR_INADEQUATE_CERT_TYPE", leaf.certificate)
         letters = self.store.trust(leaf.der)
@@ -161,6 +161,11 @@ class Search:
         if self.usage is Usage.SERVER:
             return serves(leaf)
         return (KeyUse.DIGITAL_SIGNATURE if self.usage is Usage.CLIENT else KeyUse.KEY_CERT_SIGN) in leaf.key_use
+
+    def types(self, certificate: Facts) -> CertType:
+        """What it says that it is for; where it says nothing, trust as a CA's makes it one."""
+        silent = not certificate.purposeful and _may_be_ca(self.store.trust(certificate.der))
+        return certificate.types | (CertType.SSL_CA if silent else 0)
 
     def check_dates(self, certificate: Facts, name: str) -> None:
         start, end = certificate.validity
@@ -194,9 +199,9 @@ class Search:
         last = path[-1]
         if last.is_root:
             return [last]
-        if len(path) >= MAX_DEPTH:
+        if len(path) > MAX_DEPTH:
             return []
-        found = [candidate for candidate in self.candidates(last) if candidate not in path and self.may_issue(candidate)]
+        found = [candidate for candidate in self.candidates(last) if candidate not in path and self.ca_types(candidate)]
         matches = {candidate: _identifies(last, candidate) for candidate in found}
         certain = [candidate for candidate in found if matches[candidate]]
         return sorted(certain or [one for one in found if matches[one] is None], key=self.preference, reverse=True)
@@ -209,12 +214,13 @@ class Search:
             if candidate is not None:
                 yield candidate
 
-    def may_issue(self, candidate: Facts) -> bool:
-        letters = self.store.trust(candidate.der)
-        return bool(candidate.types & ANY_CA) or candidate.is_ca or candidate.is_old_root or _may_be_ca(letters)
+    def ca_types(self, candidate: Facts) -> CertType:
+        """What kinds of CA it may be, before it is looked at closely."""
+        tls = candidate.is_ca or candidate.is_old_root or _may_be_ca(self.store.trust(candidate.der))
+        return (candidate.types | (CertType.SSL_CA if tls else 0)) & ANY_CA
 
     def preference(self, candidate: Facts) -> tuple[bool, bool, bool, datetime, datetime]:
-        fits = KeyUse.KEY_CERT_SIGN in candidate.key_use and CertType.SSL_CA in candidate.types
+        fits = KeyUse.KEY_CERT_SIGN in candidate.key_use and CertType.SSL_CA in self.ca_types(candidate)
         start, end = candidate.validity
         valid = start - SLOP <= self.now <= end
         return fits, valid, self.usage.anchor_letter in self.store.trust(candidate.der), start, end

@@ -22,6 +22,11 @@ MINIMUM_BITS = 1023  # of RSA and DSA keys that sign certificates: NSS_RSA_MIN_K
 MAXIMUM_BITS = 16384  # of RSA keys (NSS's RSA_MAX_MODULUS_BITS): verifying takes time that a stranger chooses
 _HASHES = (hashes.SHA1, hashes.SHA224, hashes.SHA256, hashes.SHA384, hashes.SHA512)
 _CURVES = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
+_ECDSA = "1.2.840.10045.4."  # the arc of ECDSA with the one or the other hash (RFC 5758 section 3.2)
+_DETAILS = {
+    "SEC_ERROR_BAD_SIGNATURE": "is bad, or another's",
+    "SEC_ERROR_CERT_SIGNATURE_ALGORITHM_DISABLED": "is of a kind that is not allowed, or that is not its key's",
+}
 _SELF_HASHING = (
     ed25519.Ed25519PublicKey,
     ed448.Ed448PublicKey,
@@ -44,13 +49,12 @@ def flaw(signed: Signed, issuer: Facts) -> str:
     data = signed.tbs_certificate_bytes if isinstance(signed, x509.Certificate) else signed.tbs_certlist_bytes
     try:
         algorithm = signed.signature_hash_algorithm  # None: the signature algorithm brings its own
-        parameters = signed.signature_algorithm_parameters
         if not _allowed(issuer.public_key, algorithm):
             return "SEC_ERROR_CERT_SIGNATURE_ALGORITHM_DISABLED"
-        _verify(issuer.public_key, signed.signature, data, parameters, algorithm)
-    except UnsupportedAlgorithm:
+        _verify(issuer.public_key, signed, data, algorithm)
+    except (TypeError, UnsupportedAlgorithm):  # also: a key of another kind than the signature's
         return "SEC_ERROR_CERT_SIGNATURE_ALGORITHM_DISABLED"
-    except (InvalidSignature, TypeError, CertificateError, *PARSE_ERRORS):
+    except (InvalidSignature, CertificateError, *PARSE_ERRORS):
         return "SEC_ERROR_BAD_SIGNATURE"
     return ""
 
@@ -59,7 +63,9 @@ def check_signature(certificate: Facts, issuer: Facts) -> None:
     """Raises CertificateError."""
     name = signature_flaw(certificate, issuer)
     if name:
-        detail = "is not allowed" if name != "SEC_ERROR_BAD_SIGNATURE" else "is bad, or another's"
+        detail = (
+            "is of a kind that is not allowed, or not its key's" if name != "SEC_ERROR_BAD_SIGNATURE" else "is bad, or another's"
+        )
         raise refusal(f"its issuer's signature {detail}", name, certificate.certificate)
 
 
@@ -71,19 +77,15 @@ def _allowed(key: CertificatePublicKeyTypes, algorithm: hashes.HashAlgorithm | N
     return algorithm is None or isinstance(algorithm, _HASHES)
 
 
-def _verify(
-    key: CertificatePublicKeyTypes,
-    signature: bytes,
-    data: bytes,
-    parameters: object,
-    algorithm: hashes.HashAlgorithm | None,
-) -> None:
+def _verify(key: CertificatePublicKeyTypes, signed: Signed, data: bytes, algorithm: hashes.HashAlgorithm | None) -> None:
     """Raises InvalidSignature, or TypeError where key and signature are of different kinds."""
+    signature, parameters = signed.signature, signed.signature_algorithm_parameters
+    by_curve = signed.signature_algorithm_oid.dotted_string.startswith(_ECDSA)
     if isinstance(key, rsa.RSAPublicKey) and algorithm and isinstance(parameters, padding.PKCS1v15 | padding.PSS):
         key.verify(signature, data, parameters, algorithm)
-    elif isinstance(key, ec.EllipticCurvePublicKey) and algorithm:
+    elif isinstance(key, ec.EllipticCurvePublicKey) and algorithm and by_curve:
         key.verify(signature, data, ec.ECDSA(algorithm))
-    elif isinstance(key, dsa.DSAPublicKey) and algorithm:
+    elif isinstance(key, dsa.DSAPublicKey) and algorithm and not by_curve and parameters is None:
         key.verify(signature, data, algorithm)
     elif isinstance(key, _SELF_HASHING) and algorithm is None:
         key.verify(signature, data)

@@ -16,7 +16,9 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, padding
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from nss_pk11.certs import nss
 from nss_pk11.certs.nss import Usage
+from nss_pk11.errors import CertificateError
 
 from .issuing import CA, DAY, KINDS, NOW, SELF_HASHING, Made, alternative, name
 
@@ -175,3 +177,12 @@ def damage(made: Made) -> Made:
     der = bytearray(made.der)
     der[-8] ^= 1
     return Made(x509.load_der_x509_certificate(bytes(der)), made.key, made.kind)
+
+
+def verdict(world: World) -> str:
+    """The name of what is wrong, "" for good."""
+    try:
+        nss.verify([world.chain[0].der], world.records, USAGES[world.case.usage], now=NOW.timestamp())
+    except CertificateError as error:
+        return error.name
+    return ""

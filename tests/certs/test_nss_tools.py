@@ -6,9 +6,12 @@ case says what the tools say, and why.
 
 from __future__ import annotations
 
+import random
 import re
 import shutil
 import subprocess
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +22,7 @@ from nss_pk11.errors import CertificateError, error_number
 
 from .issuing import CA, DAY, NOW
 from .nss_cases import CASES
-from .nss_world import Case, Shape, World
+from .nss_world import HOST, Case, Shape, World, verdict
 
 pytestmark = pytest.mark.skipif(shutil.which("certutil") is None, reason="needs libnss3-tools")
 
@@ -91,15 +94,18 @@ def numbered(case: Case) -> int:
     return CASES.index(case)
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
-def test_certutil_says_the_same(database: Database, case: Case) -> None:
-    expected = case.expected if case.tools is None else case.tools
-    number = numbered(case)
+def certutil(database: Database, number: int, case: Case) -> str:
+    """What certutil prints about the leaf of a case, which is the last that the database has of the chain."""
     stored = [shape for shape in (case.root, case.inter, case.leaf) if shape is not None and shape.trust is not None]
     leaf = f"{number}-{len(stored) - 1}"
     _, output = run("certutil", "-V", "-n", leaf, "-u", case.usage, "-e", "-b", TIME, "-d", database.location)
-    said = output.removeprefix("certutil: ").removeprefix("certificate is invalid: ").strip()
-    assert said == MESSAGES[expected]
+    return output.removeprefix("certutil: ").removeprefix("certificate is invalid: ").strip()
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+def test_certutil_says_the_same(database: Database, case: Case) -> None:
+    expected = case.expected if case.tools is None else case.tools
+    assert certutil(database, numbered(case), case) == MESSAGES[expected]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
@@ -111,6 +117,38 @@ def test_vfychain_says_the_same(database: Database, case: Case) -> None:
     assert (code == 0) is (expected == ""), output
     if expected:
         assert error_number(expected) in [int(number) for number in re.findall(r"ERROR (-\d+)", output)], output
+
+
+# --- mixtures: several things wrong at once show the order of the checks ------------------------------------------------------
+
+
+def mixtures(count: int, seed: int) -> list[World]:
+    """Roots, intermediates and leaves of the cases, thrown together, with trust at random; the same for the same seed."""
+    chance = random.Random(seed)
+    known = [case for case in CASES if case.tools is None]
+    worlds: list[World] = []
+    while len(worlds) < count:
+        root, between, below, other = (chance.choice(known) for _ in range(4))
+        inter = chance.choice([between.inter, Shape((CA,))])
+        case = Case(
+            f"mixture {len(worlds)}",
+            usage=chance.choice("VVCL"),
+            root=replace(root.root, trust=chance.choice(["C", "CT", "CT", "T", "", "p", "c"])),
+            inter=inter and replace(inter, trust=chance.choice([inter.trust, "", "c", "p", "P", "C"])),
+            leaf=replace(chance.choice([below.leaf, Shape((HOST,))]), trust=chance.choice(["", "", "", "P", "p", "c", "C"])),
+            revoked=chance.choice([(), other.revoked]),
+        )
+        with suppress(ValueError, TypeError, IndexError):  # MD5 or PSS by an EC key; a list by nobody in the chain
+            worlds.append(World(case))
+    return worlds
+
+
+def test_mixtures(tmp_path: Path) -> None:
+    worlds, database = mixtures(100, seed=20300601), Database(tmp_path)
+    database.fill(worlds)
+    said = [certutil(database, number, world.case) for number, world in enumerate(worlds)]
+    assert [MESSAGES[verdict(world)] for world in worlds] == said
+    assert len(set(said)) > 8  # the mixture is one
 
 
 # --- the peer's own intermediates: not in the database -----------------------------------------------------------------------

@@ -4,21 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from nss_pk11.certs import nss
-from nss_pk11.errors import CertificateError
-
-from .issuing import NOW
 from .nss_cases import CASES, NOT_KEPT
-from .nss_world import USAGES, Case, World
-
-
-def verdict(world: World) -> str:
-    """The name of what is wrong, "" for good."""
-    try:
-        nss.verify([world.chain[0].der], world.records, USAGES[world.case.usage], now=NOW.timestamp())
-    except CertificateError as error:
-        return error.name
-    return ""
+from .nss_world import Case, World, verdict
 
 
 @pytest.mark.parametrize("case", [*CASES, *NOT_KEPT], ids=lambda case: case.id)
