@@ -212,7 +212,9 @@ def test_pressure_shows(on_hsm: tuple[Serve, Callable[[], object]]) -> None:
     server, handshake = on_hsm
     peers = [Task(handshake) for _ in range(6)]
     hsm = {"token": "hsm", "serial": "77"}
-    page = wait_for(server, lambda page: page("token_sessions_waiting", **hsm) >= 2 and page("token_sessions_in_use", **hsm) == 1)
+    page = wait_for(
+        server, lambda page: page("token_operations_pending", **hsm) >= 3 and page("token_sessions_in_use", **hsm) == 1
+    )
     assert page.values("token_sessions_capacity", **hsm) == [1]
     assert page("token_operations_pending", **hsm) > page("token_sessions_waiting")
     assert page("token_breaker") == 0
