@@ -387,6 +387,12 @@ class Library(lib):
         with _pin_bytes(pin) as (data, length):
             return self.functions.C_InitPIN(session, data, length)
 
+    @_counted
+    def set_pin(self, session: int, old: str | None, new: str | None) -> int:
+        """C_SetPIN, of whoever is logged in; None: typed at the token.  Returns the CK_RV."""
+        with _pin_bytes(old) as (old_data, old_length), _pin_bytes(new) as (new_data, new_length):
+            return self.functions.C_SetPIN(session, old_data, old_length, new_data, new_length)
+
     # --- sessions ----------------------------------------------------------------------------------------------------
 
     @_counted

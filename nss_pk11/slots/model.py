@@ -179,6 +179,22 @@ class Token(ABC):
     def login(self, pins: PinProvider | None = None) -> None:
         """Log the user in; nothing happens if that is done already or not needed.  Raises PinError, TokenError."""
 
+    @abstractmethod
+    def logout(self) -> None:
+        """Log out; nothing happens if nobody is logged in.  Keys want a new login when next used."""
+
+    @abstractmethod
+    def check_pin(self, pin: str) -> None:
+        """Log out, then in by this very PIN, which is not kept.  Raises PinError, TokenError."""
+
+    @abstractmethod
+    def change_pin(self, old: str, new: str) -> None:
+        """Change the user's PIN.  Raises PinError, TokenError."""
+
+    @abstractmethod
+    def set_first_pin(self, so_pin: str, pin: str) -> None:
+        """Set the user's PIN, as security officer.  Raises PinError, TokenError."""
+
     def keys(self) -> list[PrivateKey]:
         """The private keys visible now: most tokens show them only after login."""
         return list(self.find_keys())

@@ -119,6 +119,7 @@ _PROTOTYPES: dict[str, tuple[type[ctypes._SimpleCData[int]] | type[c_void_p] | t
     "C_GetMechanismInfo": (c_ulong, c_ulong, c_void_p),
     "C_InitToken": (c_ulong, c_void_p, c_ulong, c_void_p),
     "C_InitPIN": (c_ulong, c_void_p, c_ulong),
+    "C_SetPIN": (c_ulong, c_void_p, c_ulong, c_void_p, c_ulong),
     "C_OpenSession": (c_ulong, c_ulong, c_void_p, c_void_p, c_void_p),
     "C_CloseSession": (c_ulong,),
     "C_GetSessionInfo": (c_ulong, c_void_p),
@@ -153,6 +154,7 @@ class Functions:
     C_GetMechanismInfo: Function
     C_InitToken: Function
     C_InitPIN: Function
+    C_SetPIN: Function
     C_OpenSession: Function
     C_CloseSession: Function
     C_GetSessionInfo: Function

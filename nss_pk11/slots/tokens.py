@@ -16,6 +16,7 @@ import asn1crypto.core
 from cryptography import x509
 
 from ..errors import Ambiguous, ConfigurationError, NotFound, TokenError
+from ..pins import value
 from . import faults, native
 from .cryptoki import (
     GENERATED,
@@ -137,6 +138,15 @@ class PKCS11Token(Token):
         if rv == faults.SESSION_HANDLE_INVALID:  # that happened just now; the PIN was not looked at
             rv = self._library.login(self._owner_handle(), native.CKU_USER, pin)
         return rv
+
+    def logout(self) -> None:
+        """Sessions end, so that no operation under way goes on in one that is logged in no more."""
+        self.forget_sessions()
+
+    def check_pin(self, pin: str) -> None:
+        self.logout()
+        self._owner_handle()
+        self._guard.login(value(pin), self._send_pin, lambda: self.logged_in)
 
     def authenticate(self, session: int, pins: PinProvider | None, key: str) -> None:
         """The login for one use of a key, between C_…Init and the operation (PKCS #11 3.1 section 5.6.9)."""
@@ -289,6 +299,19 @@ class PKCS11Token(Token):
         details = self._library.token_details(slot)
         if details is None:
             raise faults.fault(faults.TOKEN_NOT_PRESENT, "C_GetTokenInfo", self.info)
+        self._set_user_pin(so_pin, pin)
+        # SoftHSM moves a new token to another slot: found again by what names it.
+        for other in self._module.slots():
+            token = other.token
+            if token is not None and (token.info.label, token.info.serial) == (label, details.serial):
+                return token
+        raise NotFound(f'token "{label}" was initialised, but its module does not show it', token=label, module=self.info.module)
+
+    def set_first_pin(self, so_pin: str, pin: str) -> None:
+        self.forget_sessions()  # no read-only session may be open while the security officer is logged in
+        self._set_user_pin(so_pin, pin)
+
+    def _set_user_pin(self, so_pin: str | None, pin: str | None) -> None:
         handle = self._library.open_session(self.info, write=True)
         try:
             self._library.check(self._library.login(handle, native.CKU_SO, so_pin), "C_Login", self.info, doing="log in as SO")
@@ -297,12 +320,14 @@ class PKCS11Token(Token):
             self._library.logout(handle)
             self._library.close_session(handle)
         self._memory.forget(self.info)
-        # SoftHSM moves a new token to another slot: found again by what names it.
-        for other in self._module.slots():
-            token = other.token
-            if token is not None and (token.info.label, token.info.serial) == (label, details.serial):
-                return token
-        raise NotFound(f'token "{label}" was initialised, but its module does not show it', token=label, module=self.info.module)
+
+    def change_pin(self, old: str, new: str) -> None:
+        self.check_pin(old)  # by C_SetPIN a mistake would cost a try as well, and nothing would be remembered
+        keypad = "CKF_PROTECTED_AUTHENTICATION_PATH" in self.flags
+        with self._writing() as session:
+            rv = self._library.set_pin(session.handle, *((None, None) if keypad else (old, new)))
+        self._library.check(rv, "C_SetPIN", self.info, doing="change the PIN")
+        self._memory.forget(self.info)
 
     def generate_key(self, kind: str, label: str, id: bytes = b"") -> PrivateKey:
         if kind not in GENERATED:

@@ -71,6 +71,18 @@ class InternalToken(Token):
     def login(self, pins: PinProvider | None = None) -> None:
         pass
 
+    def logout(self) -> None:
+        pass
+
+    def check_pin(self, pin: str) -> None:
+        pass
+
+    def change_pin(self, old: str, new: str) -> NoReturn:
+        raise self._read_only()
+
+    def set_first_pin(self, so_pin: str, pin: str) -> NoReturn:
+        raise self._read_only()
+
     def add(self, key: object, chain: list[bytes], label: str) -> SoftwareKey:
         """Take a private key of `cryptography` and the certificates that came with it.  Raises ConfigurationError."""
         item = SoftwareKey(key, label, INFO)
