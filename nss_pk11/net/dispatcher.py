@@ -25,7 +25,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -33,6 +33,7 @@ from ..errors import InternalError, NotFound, NSPRError, PinError, TokenError, W
 from ..slots.faults import may_pass
 from ..slots.forks import prepare_for_forks
 from ..slots.health import FIRST_PAUSE, SUSPECT_PAUSE
+from .threads import DaemonPool
 from .uses import KeyUse, Observer
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ THREADS_PER_TOKEN = 16  # a network HSM answers many at once; more than its sess
 LOGIN_PAUSE = 5.0  # seconds that a token to which nobody could log in is left alone: no storm of prompts
 SLOW_FACTOR = 8  # times its usual latency, and at least ...
 SLOW_SECONDS = 0.5  # ... so long, and a member is taken for dead and another asked as well
+PATIENCE = 5.0  # seconds that `close` waits for tokens
 LOOK_AGAIN = 0.1  # seconds until the watcher looks again at what it could not help
 _NEVER = float("inf")
 
@@ -107,14 +109,14 @@ class Dispatcher:
     def after_fork(self) -> None:
         """In a child no thread of the parent's lives, and its errands are the parent's."""
         self._changed = threading.Condition(threading.RLock())
-        self._pools: dict[tuple[str, str, str], ThreadPoolExecutor] = {}
+        self._pools: dict[tuple[str, str, str], DaemonPool] = {}
         self._parked: list[Errand] = []
         self._under_way: set[Errand] = set()  # those that another member could take over
         self._watcher: threading.Thread | None = None
         self._next_look = _NEVER
 
     def close(self) -> None:
-        """Answer what is queued or parked with an error, and wait for what runs."""
+        """Answer what is queued or parked with an error, and wait for what runs, some seconds: a dead token may never answer."""
         with self._changed:
             self._closed = True
             pools, self._pools = list(self._pools.values()), {}
@@ -124,9 +126,11 @@ class Dispatcher:
         for errand in parked:
             self._answer(errand, None, _closed(errand))
         for pool in pools:
-            pool.shutdown(wait=False, cancel_futures=True)  # those that queue are answered, see `_back`
-        for pool in pools:
-            pool.shutdown(wait=True)
+            pool.cancel_queued()  # which answers it, see `_back`
+        deadline = time.monotonic() + PATIENCE
+        ended = [pool.join(deadline) for pool in pools]
+        if not all(ended):
+            log.warning("a token does not answer; it is not waited for any longer")
         if watcher is not None:
             watcher.join()
 
@@ -221,8 +225,8 @@ class Dispatcher:
         errand.ready, errand.started = time.monotonic(), 0.0
         member.begin()
         try:
-            future = errand.future = self._pool(member).submit(self._work, errand, member)
-        except RuntimeError as error:  # the process can have no more threads, or is about to end
+            future = errand.future = self._pool(member).submit(partial(self._work, errand, member))
+        except RuntimeError as error:  # the process can have no more threads
             member.end()
             member.breaker.abandoned()
             return InternalError(f"no thread for a key operation: {error}")
@@ -232,12 +236,12 @@ class Dispatcher:
             self._look_by(errand.ready + _too_long(member))
         return None
 
-    def _pool(self, member: Member) -> ThreadPoolExecutor:
+    def _pool(self, member: Member) -> DaemonPool:
         token = member.key.token
         pool = self._pools.get(token.identity)
         if pool is None:
             threads = min(THREADS_PER_TOKEN, member.key.parallel)
-            pool = self._pools[token.identity] = ThreadPoolExecutor(threads, f"token-{token.label}")
+            pool = self._pools[token.identity] = DaemonPool(threads, f"token-{token.label}")
         return pool
 
     def _back(self, errand: Errand, member: Member, future: Future[None]) -> None:

@@ -162,7 +162,7 @@ class KeyExecutor:
             self.sessions.delete(session_id)
 
     def close(self) -> None:
-        """Answer what waits with an error, and wait for what runs."""
+        """Answer what waits with an error, and wait for what runs, some seconds."""
         self._dispatcher.close()
 
     def __enter__(self) -> KeyExecutor:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from nss_pk11.errors import NSPRError, PinCancelled, TokenError
+from nss_pk11.net import dispatcher
 from nss_pk11.net.dispatcher import THREADS_PER_TOKEN
 from nss_pk11.net.executor import KeyExecutor
 from nss_pk11.net.identity import key_of
@@ -125,6 +126,20 @@ def test_close_answers_who_waits_for_a_thread(one: Hardware) -> None:
     one.tokens[0].free.set()
     closing.wait()
     assert busy.wait(THREADS_PER_TOKEN) == [(b"signature", None)] * THREADS_PER_TOKEN
+
+
+def test_close_does_not_wait_for_a_dead_token(one: Hardware, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatcher, "PATIENCE", 0.2)
+    busy = occupy(one, 0)
+    began = time.monotonic()
+    one.executor.close()
+    assert time.monotonic() - began < 2.0
+    hanging = [thread for thread in threading.enumerate() if thread.name.startswith("token-")]
+    assert all(thread.daemon for thread in hanging), "at its end the process must not wait for it either"
+    one.tokens[0].free.set()
+    busy.wait(THREADS_PER_TOKEN)
+    for thread in hanging:
+        thread.join(TIMEOUT)
 
 
 def test_deadline_holds_when_every_token_hangs(two: Hardware) -> None:
