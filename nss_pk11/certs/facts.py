@@ -94,10 +94,24 @@ class Facts:
     def __repr__(self) -> str:
         return f"<Facts {subject_of(self.certificate)}>"
 
+    @reading()
+    def read(self) -> None:
+        """Reads all but the key, so that nothing raises later.  Raises CertificateError."""
+        _ = self.certificate.subject, self.certificate.issuer
+        _ = self.contradictory, self.subject, self.issuer, self.validity, self.is_root, self.is_ca, self.key_identifier
+        _ = self.key_use, self.types, self.unknown_critical, self.name_constraints, self.alternative_names, self.common_name
+
     @cached_property
     @reading()
     def _encoded(self) -> asn1crypto.x509.TbsCertificate:
         return asn1crypto.x509.Certificate.load(self.der)["tbs_certificate"]
+
+    @cached_property
+    @reading()
+    def contradictory(self) -> bool:
+        """Whether the signed part names another signature algorithm than what is around it (RFC 5280 section 4.1.1.2)."""
+        around = asn1crypto.x509.Certificate.load(self.der)["signature_algorithm"]
+        return bool(around.dump() != self._encoded["signature"].dump())
 
     @cached_property
     @reading()

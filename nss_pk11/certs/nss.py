@@ -182,6 +182,8 @@ class Search:
         if last.unknown_critical:
             detail = f"critical extension {last.unknown_critical} is not understood"
             raise refusal(detail, "SEC_ERROR_UNKNOWN_CRITICAL_EXTENSION", last.certificate)
+        if last.contradictory:
+            raise refusal("names two signature algorithms", "SEC_ERROR_ALGORITHM_MISMATCH", last.certificate)
         cause: CertificateError | None = None
         for issuer in self.issuers(path):
             try:
@@ -211,7 +213,7 @@ class Search:
         stored = (_readable(der) for der in islice(known, self.budget.candidates + 1))
         for candidate in dict.fromkeys([*stored, *self.sent.get(last.issuer, ())]):
             self.budget.spend("candidates", last)
-            if candidate is not None:
+            if candidate is not None and candidate.subject == last.issuer:
                 yield candidate
 
     def ca_types(self, candidate: Facts) -> CertType:
@@ -286,7 +288,8 @@ def _readable(der: bytes) -> Facts | None:
     """The facts, None where the certificate is broken: nobody's fault that there is such a one beside the path."""
     try:
         found = facts(der)
-        return found if found.subject and found.types is not None and found.key_use is not None else None
+        found.read()
+        return found
     except CertificateError:
         return None
 

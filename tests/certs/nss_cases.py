@@ -168,6 +168,7 @@ SIGNATURES = [
     Case("Brainpool curve", ALGORITHM_DISABLED, inter=inter(kind="b256")),
     Case("damaged", "SEC_ERROR_BAD_SIGNATURE", leaf=leaf(damaged=True)),
     Case("intermediate damaged", "SEC_ERROR_BAD_SIGNATURE", inter=inter(damaged=True)),
+    Case("two algorithms", "SEC_ERROR_ALGORITHM_MISMATCH", leaf=leaf(contradictory=True)),
     Case("forged", "SEC_ERROR_BAD_SIGNATURE", leaf=leaf(forged=True)),
     Case("intermediate forged", "SEC_ERROR_BAD_SIGNATURE", inter=inter(forged=True)),
 ]

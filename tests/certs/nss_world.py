@@ -51,7 +51,8 @@ class Records:
 @dataclass(frozen=True)
 class Shape:
     """How one certificate is made.  `digest`: also "sha1", "md5", "pss"; `trust`: its letters, None: not in the database;
-    `forged`: signed by a key that is not its issuer's; `damaged`: a bit of the signature turned."""
+    `forged`: signed by a key that is not its issuer's; `damaged`: a bit of the signature turned; `contradictory`: the algorithm
+    around it is not the one within."""
 
     extensions: tuple[x509.ExtensionType, ...] = ()
     critical: tuple[type[x509.ExtensionType], ...] = (x509.BasicConstraints,)
@@ -62,6 +63,7 @@ class Shape:
     version1: bool = False
     forged: bool = False
     damaged: bool = False
+    contradictory: bool = False
     trust: str | None = ""
     subject: str = ""
 
@@ -124,6 +126,7 @@ class World:
         made = build(subject, shape, signer, key_of(shape.kind, key or role))
         if shape.version1 or shape.digest in OLD_DIGESTS:
             made = resign(made, signer or made, shape)
+        made = contradict(made) if shape.contradictory else made
         return damage(made) if shape.damaged else made
 
     def revoke(self, what: Revocation) -> bytes:
@@ -169,6 +172,13 @@ def resign(made: Made, signer: Made, shape: Shape) -> Made:
     data, chosen = tbs.dump(force=True), OLD_DIGESTS.get(shape.digest, hashes.SHA256())
     arguments = {"rsa": (padding.PKCS1v15(), chosen), "ecdsa": (ec.ECDSA(chosen),), "dsa": (chosen,)}[family]
     certificate["signature_value"] = asn1crypto.core.OctetBitString(signer.key.sign(data, *arguments))
+    return Made(x509.load_der_x509_certificate(certificate.dump(force=True)), made.key, made.kind)
+
+
+def contradict(made: Made) -> Made:
+    """Another signature algorithm outside of what is signed than inside of it."""
+    certificate = asn1crypto.x509.Certificate.load(made.der)
+    certificate["signature_algorithm"] = asn1crypto.algos.SignedDigestAlgorithm({"algorithm": "sha384_ecdsa"})
     return Made(x509.load_der_x509_certificate(certificate.dump(force=True)), made.key, made.kind)
 
 

@@ -31,6 +31,8 @@ VFYCHAIN_USAGES = {"C": "0", "V": "1", "L": "3"}
 # What certutil prints of its message table (NSS SECerrs.h), by the name of the error
 MESSAGES = {
     "": "certificate is valid",
+    "SEC_ERROR_ALGORITHM_MISMATCH": "The signature algorithm in the signature field of the certificate does not match"
+    " the algorithm in its signatureAlgorithm field.",
     "SEC_ERROR_BAD_SIGNATURE": "Peer's certificate has an invalid signature.",
     "SEC_ERROR_CA_CERT_INVALID": "Issuer certificate is invalid.",
     "SEC_ERROR_CERT_NOT_IN_NAME_SPACE": "The Certifying Authority for this certificate"
