@@ -8,10 +8,12 @@ Pure: numbers and letters, no files.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import IntEnum, IntFlag
 from typing import NamedTuple, Self
 
 from ..errors import ConfigurationError
+from .attributes import Attribute
 
 
 class TrustFlags(IntFlag):
@@ -94,3 +96,50 @@ class StoredTrust(IntEnum):
     unknown = 0xCE534355
     not_trusted = 0xCE53435A
     valid_delegator = 0xCE53435B
+
+
+def to_stored(trust: Trust) -> dict[Attribute, int]:
+    """The values that NSS keeps for these flags.  `u` is not kept: it follows from the keys."""
+    return {
+        Attribute.trust_server_auth: _level(trust.ssl, TrustFlags.trusted_ca),
+        Attribute.trust_client_auth: _level(trust.ssl, TrustFlags.trusted_client_ca),
+        Attribute.trust_email_protection: _level(trust.email, TrustFlags.trusted_ca),
+        Attribute.trust_code_signing: _level(trust.object_signing, TrustFlags.trusted_ca),
+    }
+
+
+def from_stored(values: Mapping[int, int], user: bool) -> Trust:
+    """The flags that NSS makes of its kept values; `user` where the certificate's private key is here."""
+    server, client, email, code = (_FLAGS.get(values.get(name, 0), TrustFlags.none) for name in STORED)
+    if client & TrustFlags.trusted_ca:
+        client = client & ~TrustFlags.trusted_ca | TrustFlags.trusted_client_ca
+    own = TrustFlags.user if user else TrustFlags.none
+    return Trust(server | client | own, email | own, code | own)
+
+
+STORED = (
+    Attribute.trust_server_auth,
+    Attribute.trust_client_auth,
+    Attribute.trust_email_protection,
+    Attribute.trust_code_signing,
+)
+
+
+def _level(flags: TrustFlags, delegator: TrustFlags) -> StoredTrust:
+    if flags & delegator:
+        return StoredTrust.trusted_delegator
+    return next((stored for flag, stored in _LEVELS if flags & flag), StoredTrust.must_verify)
+
+
+_LEVELS = (
+    (TrustFlags.trusted, StoredTrust.trusted),
+    (TrustFlags.terminal_record, StoredTrust.not_trusted),
+    (TrustFlags.valid_ca, StoredTrust.valid_delegator),
+)
+
+_FLAGS: dict[int, TrustFlags] = {
+    StoredTrust.trusted: TrustFlags.trusted | TrustFlags.terminal_record,
+    StoredTrust.trusted_delegator: TrustFlags.valid_ca | TrustFlags.trusted_ca,
+    StoredTrust.valid_delegator: TrustFlags.valid_ca,
+    StoredTrust.not_trusted: TrustFlags.terminal_record,
+}
