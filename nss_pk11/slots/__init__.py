@@ -5,7 +5,7 @@ from __future__ import annotations
 from .events import SlotEvent, Watcher
 from .group import KeyGroup, Member
 from .health import Breaker, BreakerState
-from .internal import SoftwareKey
+from .internal import DatabaseKey, DatabaseSlot, DatabaseToken, SoftwareKey
 from .keys import TokenKey
 from .login import PinMemory
 from .manager import SlotManager
@@ -16,6 +16,9 @@ __all__ = [
     "Algorithm",
     "Breaker",
     "BreakerState",
+    "DatabaseKey",
+    "DatabaseSlot",
+    "DatabaseToken",
     "KeyGroup",
     "MechanismInfo",
     "Member",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
@@ -11,12 +12,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import NoReturn
 
+from ..db import Database, Location
+from ..db import modules as lists
 from ..errors import Ambiguous, ConfigurationError, NotFound, TokenError
 from ..pins import PinProvider
 from .events import SlotEvent, Watcher
 from .forks import prepare_for_forks
 from .group import KeyGroup
-from .internal import InternalModule, read
+from .internal import DatabaseKey, DatabaseSlot, DatabaseToken, InternalModule, read
+from .internal.database import FIRST_SLOT
 from .keys import TokenKey
 from .login import SHARED_MEMORY, PinMemory
 from .model import Module, PrivateKey, Slot, Token, TokenCertificate
@@ -38,6 +42,7 @@ class SlotManager:
         self._pins = pins
         self._memory = memory or SHARED_MEMORY
         self._internal = InternalModule()
+        self._databases: tuple[DatabaseSlot, ...] = ()
         self._loaded: dict[str, PKCS11Module] = {}
         self._lock = threading.RLock()
         self._mechanisms: frozenset[str] | None = None
@@ -49,6 +54,8 @@ class SlotManager:
         self._lock = threading.RLock()
         self._memory.after_fork()
         self._internal.token.after_fork()
+        for slot in self.databases:
+            slot.contents.after_fork()
         for module in self._loaded.values():
             module.after_fork()
 
@@ -64,9 +71,12 @@ class SlotManager:
         for watcher in list(self._watchers):
             watcher.close()
         with self._lock:
-            modules, self._loaded = list(self._loaded.values()), {}
+            loaded, self._loaded = list(self._loaded.values()), {}
+            databases, self._databases, self._internal.databases = self._databases, (), ()
             self._mechanisms = None
-        for module in modules:
+        for slot in databases:
+            slot.contents.close()
+        for module in loaded:
             module.close()
 
     # --- modules -----------------------------------------------------------------------------------------------------
@@ -86,15 +96,17 @@ class SlotManager:
 
     def load_registered(self) -> list[Module]:
         """The modules that p11-kit knows.  One that does not load is passed over, unless it is registered as critical."""
-        modules = []
-        for entry in registrations():
-            try:
-                modules.append(self.load(entry.path, entry.parameters))
-            except TokenError as error:
-                if entry.critical:
-                    raise
-                _log.info("registered module %s: %s", entry.name, error)
-        return modules
+        found = (self._load_listed(entry.name, entry.path, entry.parameters, entry.critical) for entry in registrations())
+        return [module for module in found if module is not None]
+
+    def _load_listed(self, name: str, path: str, parameters: str, critical: bool) -> Module | None:
+        try:
+            return self.load(path, parameters)
+        except TokenError as error:
+            if critical:
+                raise
+            _log.info("module %s, which is listed: %s", name, error)
+            return None
 
     @property
     def modules(self) -> list[Module]:
@@ -121,6 +133,65 @@ class SlotManager:
                 self._mechanisms = known
         return known
 
+    # --- databases ---------------------------------------------------------------------------------------------------
+
+    def open_database(
+        self,
+        location: str | os.PathLike[str] | Location,
+        *,
+        read_only: bool = True,
+        cert_prefix: str = "",
+        key_prefix: str = "",
+        load_modules: bool = True,
+        load_roots: bool = True,
+    ) -> DatabaseSlot:
+        """The database directory at `location` as a slot of the internal module, until the manager is closed.
+
+        Read-write, what is missing of it is made.  The modules that its pkcs11.txt names are loaded, and libnssckbi.so where it
+        is found and not among them; one that does not load is passed over unless it is critical.  They run in this process: do not
+        open the directory of somebody you do not trust.  Raises DatabaseError, ConfigurationError, TokenError.
+        """
+        database = Database.open(
+            location, read_only=read_only, create=not read_only, cert_prefix=cert_prefix, key_prefix=key_prefix
+        )
+        try:
+            listed = database.directory / lists.FILE
+            if not read_only:
+                lists.create(listed, f"sql:{database.directory}")
+            if load_modules:
+                self._load_list(listed)
+            if load_roots:
+                self._load_roots(database.directory)
+        except BaseException:
+            database.close()
+            raise
+        with self._lock:
+            slot_id = FIRST_SLOT + len(self._databases)
+            slot = DatabaseSlot(self._internal, slot_id, database, self._pins, self._memory)
+            self._internal.databases = self._databases = (*self._databases, slot)
+            self._mechanisms = None
+        return slot
+
+    @property
+    def databases(self) -> tuple[DatabaseSlot, ...]:
+        """In the order in which they were opened."""
+        return self._databases
+
+    @property
+    def database(self) -> Database | None:
+        """The one that was opened first."""
+        return self.databases[0].contents.database if self.databases else None
+
+    def _load_list(self, path: Path) -> None:
+        for entry in lists.read(path):
+            if entry.library and not entry.internal:
+                self._load_listed(entry.name, entry.library, entry.parameters, entry.critical)
+
+    def _load_roots(self, directory: Path) -> None:
+        library = lists.roots_library(directory)
+        if library is not None and not any(Path(key).name == library.name for key in self._loaded):
+            self._load_listed(library.name, str(library), "", False)
+
     # --- hot plug ----------------------------------------------------------------------------------------------------
 
     def watch(self, callback: Callable[[SlotEvent], object], interval: float = 1.0) -> Watcher:
@@ -140,7 +211,8 @@ class SlotManager:
     def _tokens_changed(self) -> None:
         """A watcher saw tokens come or go.  No token is called here: one that hangs would hang whoever asks for mechanisms."""
         self._changes += 1
-        present = [self._internal.token, *(token for module in self._loaded_modules() for token in module.remembered_tokens())]
+        inside = (self._internal.token, *(slot.contents for slot in self.databases))
+        present = [*inside, *(token for module in self._loaded_modules() for token in module.remembered_tokens())]
         self._mechanisms = frozenset(name for token in present for name in _mechanisms_of(token))
 
     # --- keys and certificates ---------------------------------------------------------------------------------------
@@ -202,7 +274,7 @@ class SlotManager:
         if isinstance(key, KeyGroup):
             found = (self.certificate_for(member.key) for member in key.members)
             return next((der for der in found if der is not None), None)
-        token = key.home if isinstance(key, TokenKey) else self._internal.token
+        token = key.home if isinstance(key, TokenKey | DatabaseKey) else self._internal.token
         try:
             mine = spki(key.public_key)
         except NotFound:  # no certificate either, else it would have told the public key
@@ -218,6 +290,29 @@ class SlotManager:
         """
         key, chain = read(path, pins or self._pins)
         return self._internal.token.add(key, chain, Path(path).stem), chain
+
+    # --- nicknames ---------------------------------------------------------------------------------------------------
+
+    def find_certificates_by_nickname(self, nickname: str, pins: PinProvider | None = None) -> list[TokenCertificate]:
+        """The certificates that NSS's name `TOKEN:NICKNAME` stands for, or NICKNAME alone, which is that of a database; of an
+        e-mail address those with it.  [] for none, and where there is no such token.  Logs in to a token only where it shows none
+        before, and `pins` is given.  Raises PinError, TokenError, DatabaseError."""
+        label, colon, name = nickname.partition(":")
+        tokens: list[Token] = [slot.contents for slot in self.databases]
+        if colon:
+            tokens, nickname = [token for token in self.tokens() if token.info.label == label], name
+        return [item for token in tokens for item in _nicknamed(token, nickname, pins)]
+
+    def find_key_by_certificate(self, der: bytes, pins: PinProvider | None = None) -> PrivateKey:
+        """The private key that a certificate is of, on whatever token it lies, databases first; one that shows its keys only
+        after login is logged in to where the certificate lies on it too.  Raises NotFound, PinError, TokenError."""
+        public = from_certificate(der)
+        tokens = sorted(self.tokens(), key=lambda token: not isinstance(token, DatabaseToken)) if public is not None else []
+        for token in tokens:
+            key = _key_of(token, der, spki(public), pins or self._pins) if public is not None else None
+            if key is not None:
+                return key
+        raise NotFound("no token has the private key of this certificate", name="SEC_ERROR_NO_KEY")
 
     # --- which tokens ------------------------------------------------------------------------------------------------
 
@@ -286,12 +381,48 @@ def _is_initialised(token: Token) -> bool:
         return False
 
 
+def _nicknamed(token: Token, nickname: str, pins: PinProvider | None) -> list[TokenCertificate]:
+    found = [item for item in token.certificates() if item.label == nickname]
+    if not found and isinstance(token, DatabaseToken) and "@" in nickname:
+        addressed = {
+            record.der for record in token.database.certificates() if nickname.lower() in record.email.lower().split(",")
+        }
+        found = [item for item in token.certificates() if item.der in addressed]
+    if not found and pins is not None and "CKF_LOGIN_REQUIRED" in token.flags and not token.logged_in:
+        token.login(pins)
+        found = [item for item in token.certificates() if item.label == nickname]
+    return found
+
+
+def _key_of(token: Token, der: bytes, public: bytes, pins: PinProvider | None) -> PrivateKey | None:
+    """The key on `token` that has the public half `public`."""
+    try:
+        found = _with_public(token.find_keys(pins), public)
+        hidden = found is None and "CKF_LOGIN_REQUIRED" in token.flags and not token.logged_in
+        if not hidden or isinstance(token, DatabaseToken) or all(item.der != der for item in token.certificates()):
+            return found
+    except TokenError as error:
+        _log.info("looking for a key on token %s: %s", token.info.label, error)
+        return None
+    token.login(pins)
+    return _with_public(token.find_keys(pins), public)
+
+
+def _with_public(keys: Iterable[PrivateKey], public: bytes) -> PrivateKey | None:
+    for key in keys:
+        with contextlib.suppress(NotFound):  # a key without its public half
+            if spki(key.public_key) == public:
+                return key
+    return None
+
+
 def _once(tokens: list[Token]) -> list[Token]:
     """A token that two modules show (OpenSC comes in several libraries) is one token: the first that shows it counts."""
     seen: dict[object, Token] = {}
     for token in tokens:
         info = token.info
-        seen.setdefault((info.label, info.serial, info.manufacturer, info.model) if info.serial else token, token)
+        shared = info.serial and not isinstance(token, DatabaseToken)  # NSS gives all databases the same serial number
+        seen.setdefault((info.label, info.serial, info.manufacturer, info.model) if shared else token, token)
     return list(seen.values())
 
 

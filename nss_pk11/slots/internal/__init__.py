@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from .database import DatabaseKey, DatabaseSlot, DatabaseToken
 from .files import read
 from .keys import SoftwareKey
 from .module import InternalModule, InternalToken
 
-__all__ = ["InternalModule", "InternalToken", "SoftwareKey", "read"]
+__all__ = ["DatabaseKey", "DatabaseSlot", "DatabaseToken", "InternalModule", "InternalToken", "SoftwareKey", "read"]

@@ -100,23 +100,35 @@ class SoftwareKey:
         return f"<{self.kind} software key {self.uri}>"
 
 
-def _signers(key: Any, kind: str, bits: int) -> dict[Algorithm, Callable[[bytes], bytes]]:
+def algorithms_of(kind: str, bits: int) -> frozenset[Algorithm]:
+    """What a private key of that kind and size can be asked for here."""
     if kind == "ec":
-        ecdsa = (algorithm for algorithm in Algorithm if algorithm.startswith("ecdsa_"))
-        return {algorithm: partial(_sign_ecdsa, key, ec.ECDSA(_HASHES[algorithm.hash])) for algorithm in ecdsa}
+        return frozenset(algorithm for algorithm in Algorithm if algorithm.startswith("ecdsa_"))
     if kind != "rsa":
-        return {Algorithm(kind): key.sign}
-    signers: dict[Algorithm, Callable[[bytes], bytes]] = {}
-    for algorithm in Algorithm:
-        if not algorithm.startswith("rsa_"):
-            continue
-        hash_ = _HASHES[algorithm.hash]
-        if not algorithm.startswith("rsa_pss_"):
-            signers[algorithm] = partial(_sign_rsa, key, padding.PKCS1v15(), hash_)
-        elif (bits + 6) // 8 >= 2 * hash_.digest_size + 2:  # room for digest and salt (RFC 8017 section 9.1.1)
-            scheme = padding.PSS(padding.MGF1(hash_), hash_.digest_size)
-            signers[algorithm] = partial(_sign_rsa, key, scheme, hash_)
-    return signers
+        return frozenset(algorithm for algorithm in Algorithm if algorithm == kind)
+    schemes = (algorithm for algorithm in Algorithm if algorithm.startswith("rsa_"))
+    return frozenset(scheme for scheme in schemes if not scheme.startswith("rsa_pss_") or _holds_pss(bits, _HASHES[scheme.hash]))
+
+
+def _holds_pss(bits: int, hash_: hashes.HashAlgorithm) -> bool:
+    """Room for digest and salt (RFC 8017 section 9.1.1)."""
+    return (bits + 6) // 8 >= 2 * hash_.digest_size + 2
+
+
+def _signers(key: Any, kind: str, bits: int) -> dict[Algorithm, Callable[[bytes], bytes]]:
+    return {algorithm: _signer(key, algorithm) for algorithm in algorithms_of(kind, bits)}
+
+
+def _signer(key: Any, algorithm: Algorithm) -> Callable[[bytes], bytes]:
+    if not algorithm.hash:
+        signer: Callable[[bytes], bytes] = key.sign
+        return signer
+    hash_ = _HASHES[algorithm.hash]
+    if algorithm.startswith("ecdsa_"):
+        return partial(_sign_ecdsa, key, ec.ECDSA(hash_))
+    if algorithm.startswith("rsa_pss_"):
+        return partial(_sign_rsa, key, padding.PSS(padding.MGF1(hash_), hash_.digest_size), hash_)
+    return partial(_sign_rsa, key, padding.PKCS1v15(), hash_)
 
 
 def _sign_ecdsa(key: ec.EllipticCurvePrivateKey, scheme: ec.ECDSA, message: bytes) -> bytes:

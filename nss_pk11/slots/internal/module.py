@@ -1,4 +1,5 @@
-"""The internal module: one slot, one token, that offer in software what the engine computes, and hold keys out of files."""
+"""The internal module: a slot and token that offer in software what the engine computes and hold keys out of files, and beside
+them a slot for each database that is open."""
 
 from __future__ import annotations
 
@@ -155,9 +156,10 @@ class InternalModule(Module):
 
     def __init__(self) -> None:
         self.slot = InternalSlot(self)
+        self.databases: tuple[Slot, ...] = ()
 
     def slots(self) -> list[Slot]:
-        return [self.slot]
+        return [self.slot, *self.databases]
 
     @property
     def token(self) -> InternalToken:
