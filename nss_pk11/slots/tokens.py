@@ -237,7 +237,12 @@ class PKCS11Token(Token):
         if "CKF_TOKEN_INITIALIZED" not in self._details.flags and not self.info.label:
             return []  # a blank token opens no session
         with self._objects() as session:
-            return self._library.find_objects(session, template, wanted)
+            try:
+                return self._library.find_objects(session, template, wanted)
+            except TokenError as error:
+                if error.rv == faults.OPERATION_ACTIVE:  # a search before could not be ended, and bars the session for good
+                    self.forget_sessions()
+                raise
 
     def _certificate(self, values: Attributes) -> TokenCertificate:
         label, id = values.get(Attribute.LABEL) or "", values.get(Attribute.ID) or b""

@@ -263,3 +263,17 @@ def test_sessions_that_others_close_are_used(simulated_tokens: Start, manager: S
     for worker in (*taken, pool.take(0.0)):
         pool.give_back(worker)
     assert pool.limit == 3
+
+
+def test_search_that_could_not_be_ended_bars_no_others(simulated_tokens: Start, manager: SlotManager) -> None:
+    hsm = simulated_tokens([card("hsm", personality="network HSM")])["hsm"]
+    key = manager.find_key(hsm.uri("www"), pin_of("hsm"))
+    token = token_of(manager, "hsm")
+    hsm.fail("C_FindObjectsFinal", "CKR_DEVICE_ERROR")
+    with pytest.raises(TokenError, match="CKR_DEVICE_ERROR"):
+        token.find_keys()
+    with pytest.raises(TokenError, match="CKR_OPERATION_ACTIVE"):
+        token.find_keys()
+    assert token.find_keys() == [], "logged out with its sessions"
+    sign(key)
+    assert len(token.find_keys()) == 1
