@@ -50,8 +50,8 @@ class TrustStore(Protocol):
     def find_by_subject(self, subject: bytes) -> Iterable[bytes]:
         """Certificates, DER, with this subject, DER, octet by octet."""
 
-    def trust(self, der: bytes) -> Container[str]:
-        """The letters of the SSL column of `certutil -L` for a certificate, none if there is no trust record: `C` issues
+    def trust(self, der: bytes) -> Container[str] | None:
+        """The letters of the SSL column of `certutil -L` for a certificate, None if there is no trust record: `C` issues
         servers' certificates, `T` clients', `c` may issue, `P` trusted peer, `p` distrusted."""
 
     def crls(self, issuer: bytes) -> Iterable[bytes]:
@@ -127,6 +127,7 @@ class Search:
     now: datetime
     budget: Budget
     sent: dict[bytes, list[Facts]] = field(default_factory=dict)
+    known_letters: dict[Facts, Container[str]] = field(default_factory=dict)
 
     def run(self, leaf: Facts, others: Sequence[bytes]) -> list[Facts]:
         """The path.  Raises CertificateError or SearchLimit."""
@@ -139,6 +140,12 @@ class Search:
                 self.sent.setdefault(other.subject, []).append(other)
         return self.extend([leaf])
 
+    def letters(self, certificate: Facts) -> Container[str]:
+        """What the store says of a certificate, asked once in a verification."""
+        if certificate not in self.known_letters:
+            self.known_letters[certificate] = self.store.trust(certificate.der) or ""
+        return self.known_letters[certificate]
+
     # --- the certificate itself ---
 
     def check_leaf(self, leaf: Facts) -> bool:
@@ -150,7 +157,7 @@ class Search:
         if _NEEDED_TYPE[self.usage] not in self.types(leaf):
             detail = f"is not for {_PURPOSE[self.usage]}, by its extended key usage or type"
             raise refusal(detail, "SEC_ERROR_INADEQUATE_CERT_TYPE", leaf.certificate)
-        letters = self.store.trust(leaf.der)
+        letters = self.letters(leaf)
         if self.usage is not Usage.CA and "P" in letters:
             return True
         if _distrusted(letters) or (self.usage is not Usage.CA and "p" in letters):
@@ -164,7 +171,7 @@ class Search:
 
     def types(self, certificate: Facts) -> CertType:
         """What it says that it is for; where it says nothing, trust as a CA's makes it one."""
-        silent = not certificate.purposeful and _may_be_ca(self.store.trust(certificate.der))
+        silent = not certificate.purposeful and _may_be_ca(self.letters(certificate))
         return certificate.types | (CertType.SSL_CA if silent else 0)
 
     def check_dates(self, certificate: Facts, name: str) -> None:
@@ -218,14 +225,14 @@ class Search:
 
     def ca_types(self, candidate: Facts) -> CertType:
         """What kinds of CA it may be, before it is looked at closely."""
-        tls = candidate.is_ca or candidate.is_old_root or _may_be_ca(self.store.trust(candidate.der))
+        tls = candidate.is_ca or candidate.is_old_root or _may_be_ca(self.letters(candidate))
         return (candidate.types | (CertType.SSL_CA if tls else 0)) & ANY_CA
 
     def preference(self, candidate: Facts) -> tuple[bool, bool, bool, datetime, datetime]:
         fits = KeyUse.KEY_CERT_SIGN in candidate.key_use and CertType.SSL_CA in self.ca_types(candidate)
         start, end = candidate.validity
         valid = start - SLOP <= self.now <= end
-        return fits, valid, self.usage.anchor_letter in self.store.trust(candidate.der), start, end
+        return fits, valid, self.usage.anchor_letter in self.letters(candidate), start, end
 
     def check_issuer(self, path: list[Facts], issuer: Facts) -> bool:
         """Whether `issuer` is trusted, so that the path is complete.  Raises CertificateError where it is not fit to be the
@@ -235,7 +242,7 @@ class Search:
         check_signature(path[-1], issuer)
         self.check_constraints(path, issuer)
         check_revocation(path[-1], issuer, self.store.crls(issuer.subject), self.now)
-        letters = self.store.trust(issuer.der)
+        letters = self.letters(issuer)
         if self.usage.anchor_letter in letters:
             return True
         if _distrusted(letters):

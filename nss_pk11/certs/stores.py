@@ -1,0 +1,82 @@
+"""Where verification as NSS does it (`nss`) finds certificates, trust and CRLs: a database, memory, or several in order.
+
+Knows a database by what it answers (`Records`), not by its room.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+from .facts import facts
+from .info import reading
+from .nss import TrustStore
+
+
+class Records(Protocol):
+    """What is asked of a database (`nss_pk11.db.database.Database` answers it)."""
+
+    def certificates(self, *, subject: bytes | None = None) -> Sequence[Any]:
+        """Records with the `der` of certificates."""
+
+    def trust(self, der: bytes) -> Any:
+        """Its `ssl` prints as certutil's letters."""
+
+    def crls(self) -> Sequence[Any]:
+        """Records with the `der` of CRLs and of their `issuer`."""
+
+
+class DatabaseStore:
+    """A database as it is at the moment: nothing is kept from one question to the next."""
+
+    def __init__(self, records: Records) -> None:
+        self._records = records
+
+    def find_by_subject(self, subject: bytes) -> Iterator[bytes]:
+        return (record.der for record in self._records.certificates(subject=subject))
+
+    def trust(self, der: bytes) -> str | None:
+        return str(self._records.trust(der).ssl) or None
+
+    def crls(self, issuer: bytes) -> Iterator[bytes]:
+        return (record.der for record in self._records.crls() if record.issuer == issuer)
+
+
+class MemoryStore:
+    """Certificates with their letters, all there from the beginning: a root module's, say, or those of a file."""
+
+    @reading()
+    def __init__(self, certificates: Mapping[bytes, str], crls: Mapping[bytes, Sequence[bytes]] | None = None) -> None:
+        """`certificates`: DER, with letters as `TrustStore.trust` gives them; `crls`: by the DER of their issuer's name.
+        Raises CertificateError where a certificate does not parse."""
+        self._trust, self._crls = dict(certificates), dict(crls or {})
+        self._by_subject: dict[bytes, list[bytes]] = {}
+        for der in certificates:
+            self._by_subject.setdefault(facts(der).subject, []).append(der)
+
+    def find_by_subject(self, subject: bytes) -> Sequence[bytes]:
+        return self._by_subject.get(subject, ())
+
+    def trust(self, der: bytes) -> str | None:
+        return self._trust.get(der)
+
+    def crls(self, issuer: bytes) -> Sequence[bytes]:
+        return self._crls.get(issuer, ())
+
+
+class JoinedStore:
+    """Several stores as one, in the order of their trust: the first that says anything about a certificate is believed, so that
+    a user's database overrules the root module."""
+
+    def __init__(self, *stores: TrustStore) -> None:
+        self._stores = stores
+
+    def find_by_subject(self, subject: bytes) -> Iterator[bytes]:
+        return (der for store in self._stores for der in store.find_by_subject(subject))
+
+    def trust(self, der: bytes) -> Container[str] | None:
+        found = (store.trust(der) for store in self._stores)
+        return next((letters for letters in found if letters is not None), None)
+
+    def crls(self, issuer: bytes) -> Iterable[bytes]:
+        return (der for store in self._stores for der in store.crls(issuer))
