@@ -58,12 +58,13 @@ def import_(database: Database, data: bytes, password: str) -> Imported:
 def export(database: Database, nickname: str, password: str) -> bytes:
     """The key and certificate of `nickname` and what the database has of the chain above, as PKCS #12 (PBES2, AES-256, SHA-256).
 
-    Raises NotFound (no such certificate, or none with a key here), DatabaseLocked, DatabaseError, ConfigurationError (no password).
+    Raises NotFound (no such certificate, or none with a key here), DatabaseLocked, DatabaseError.
     """
     named = database.certificates(nickname=nickname)
     if not named:
         raise NotFound(f"the database has no certificate {nickname!r}", name="SEC_ERROR_UNKNOWN_CERT")
-    keys = {key.key_id: key for key in database.keys()}
+    held = database.keys()
+    keys = {key.key_id: key for key in held}
     pairs = [(record, keys[record.key_id]) for record in named if record.key_id in keys]
     if not pairs:
         raise NotFound(f"the database has no private key of the certificate {nickname!r}", name="SEC_ERROR_NO_KEY")
