@@ -108,6 +108,16 @@ class SlotManager:
             _log.info("module %s, which is listed: %s", name, error)
             return None
 
+    def unload(self, module: Module) -> None:
+        """Close a module that was loaded; its keys are dead.  Raises NotFound (SEC_ERROR_NO_MODULE)."""
+        with self._lock:
+            key = next((key for key, loaded in self._loaded.items() if loaded is module), None)
+            if key is None:
+                raise NotFound(f"module {module.path!r} is not loaded", name="SEC_ERROR_NO_MODULE", module=module.path)
+            closing = self._loaded.pop(key)
+            self._mechanisms = None
+        closing.close()
+
     @property
     def modules(self) -> list[Module]:
         with self._lock:
