@@ -5,16 +5,24 @@ Knows a database by what it answers (`Records`), not by its room.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
 
 from .facts import facts
 from .info import reading
 from .nss import TrustStore
 
+T = TypeVar("T")
+_MOST_ANSWERS = 4096  # kept of one database: peers ask about certificates of their own making
+
 
 class Records(Protocol):
     """What is asked of a database (`nss_pk11.db.database.Database` answers it)."""
+
+    @property
+    def version(self) -> object:
+        """Another value whenever answers may be other than before."""
 
     def certificates(self, *, subject: bytes | None = None) -> Sequence[Any]:
         """Records with the `der` of certificates."""
@@ -27,19 +35,39 @@ class Records(Protocol):
 
 
 class DatabaseStore:
-    """A database as it is at the moment: nothing is kept from one question to the next."""
+    """A database as it is at the moment: answers are kept for as long as its `version` stays.  Thread-safe."""
 
     def __init__(self, records: Records) -> None:
         self._records = records
+        self._answers: _Answers = _Answers(None)
 
-    def find_by_subject(self, subject: bytes) -> Iterator[bytes]:
-        return (record.der for record in self._records.certificates(subject=subject))
+    def find_by_subject(self, subject: bytes) -> Sequence[bytes]:
+        return self._ask("subject", subject, lambda: [record.der for record in self._records.certificates(subject=subject)])
 
     def trust(self, der: bytes) -> str | None:
-        return str(self._records.trust(der).ssl) or None
+        return self._ask("trust", der, lambda: str(self._records.trust(der).ssl) or None)
 
-    def crls(self, issuer: bytes) -> Iterator[bytes]:
-        return (record.der for record in self._records.crls() if record.issuer == issuer)
+    def crls(self, issuer: bytes) -> Sequence[bytes]:
+        lists = self._ask("crls", b"", lambda: list(self._records.crls()))
+        return [record.der for record in lists if record.issuer == issuer]
+
+    def _ask(self, question: str, about: bytes, ask: Callable[[], T]) -> T:
+        version = self._records.version
+        answers = self._answers
+        if answers.version != version or len(answers.known) >= _MOST_ANSWERS:
+            answers = self._answers = _Answers(version)
+        if (question, about) not in answers.known:
+            answers.known[question, about] = ask()  # of this version or a later one: never an older answer
+        found: T = answers.known[question, about]
+        return found
+
+
+@dataclass
+class _Answers:
+    """What a database answered while it had this version."""
+
+    version: object
+    known: dict[tuple[str, bytes], Any] = field(default_factory=dict)
 
 
 class MemoryStore:

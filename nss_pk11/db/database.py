@@ -103,6 +103,11 @@ class Database:
     def unlocked(self) -> bool:
         return self._protection.unlocked
 
+    @property
+    def version(self) -> tuple[object, ...]:
+        """Another value whenever answers may be other than before: somebody wrote something, or it was unlocked or locked."""
+        return self._certificates.version, self._keys.version, self.unlocked
+
     def unlock(self, password: str) -> bool:
         """Check `password` and keep the key made of it; False where it is wrong."""
         with self._lock:

@@ -92,6 +92,13 @@ class Store:
                 self._connection.close()
             self._connection = None
 
+    @property
+    def version(self) -> tuple[int, ...]:
+        """Another value whenever the file may hold something else than before, whoever wrote it; its own in every process."""
+        with self._guarded() as connection:
+            by_others = connection.execute("PRAGMA data_version").fetchone()[0]
+            return self._owner, by_others, connection.total_changes
+
     # --- objects ---
 
     def find(self, template: Mapping[int, bytes]) -> list[StoredObject]:
