@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 
+from ._state import state
 from .prerror import NSPRError, sets_error
 
 __all__ = ["PR_PRIORITY_NORMAL", "PR_SYSTEM_THREAD", "PR_USER_THREAD", "PR_Cleanup", "PR_Init", "PR_Initialized"]
@@ -28,8 +29,6 @@ def PR_Initialized() -> bool:
 def PR_Cleanup() -> None:
     """End (prinit.h).  Raises NSPRError (PR_INVALID_STATE_ERROR) before `PR_Init` and, as a caller's mistake that C lets pass,
     while NSS is still initialised."""
-    from ._state import state
-
     if not _initialised.is_set():
         raise NSPRError("PR_Init was not called", name="PR_INVALID_STATE_ERROR")
     if state.initialised:
