@@ -6,6 +6,7 @@ Objects are searched through the owner session, by one thread at a time; signing
 from __future__ import annotations
 
 import secrets
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,8 @@ from typing import TYPE_CHECKING, Protocol
 import asn1crypto.core
 from cryptography import x509
 
+from ..db.attributes import ObjectClass as DatabaseClass
+from ..db.trust import STORED, Trust, from_stored
 from ..errors import Ambiguous, ConfigurationError, NotFound, TokenError
 from ..pins import value
 from . import faults, native
@@ -232,6 +235,15 @@ class PKCS11Token(Token):
     def certificates(self, template: Attributes | None = None) -> list[TokenCertificate]:
         found = self._find({**_X509, **(template or {})}, _CERTIFICATE_WANTED)
         return [self._certificate(values) for _, values in found if values.get(Attribute.VALUE)]
+
+    def trust_records(self) -> dict[tuple[bytes, bytes], Trust]:
+        """What a root module of NSS says of certificates, by issuer and serial number in DER; {} where nothing is said."""
+        found = self._find({Attribute.CLASS: DatabaseClass.nss_trust}, (Attribute.ISSUER, Attribute.SERIAL_NUMBER, *STORED))
+        records = {}
+        for _, values in found:
+            said = {name: int.from_bytes(values.get(name, b""), sys.byteorder) for name in STORED}  # CK_ULONG, as C has it
+            records[values.get(Attribute.ISSUER, b""), values.get(Attribute.SERIAL_NUMBER, b"")] = from_stored(said, user=False)
+        return records
 
     def _find(self, template: Attributes, wanted: tuple[int, ...]) -> list[tuple[int, Attributes]]:
         if "CKF_TOKEN_INITIALIZED" not in self._details.flags and not self.info.label:
