@@ -241,7 +241,7 @@ class PKCS11Token(Token):
         found = self._find({Attribute.CLASS: DatabaseClass.nss_trust}, (Attribute.ISSUER, Attribute.SERIAL_NUMBER, *STORED))
         records = {}
         for _, values in found:
-            said = {name: int.from_bytes(values.get(name, b""), sys.byteorder) for name in STORED}  # CK_ULONG, as C has it
+            said: dict[int, int] = {name: int.from_bytes(values.get(name, b""), sys.byteorder) for name in STORED}
             records[values.get(Attribute.ISSUER, b""), values.get(Attribute.SERIAL_NUMBER, b"")] = from_stored(said, user=False)
         return records
 
