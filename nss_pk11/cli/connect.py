@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import AlertReceived, CertificateError, DecodeError, NSPRError
-from .options import json_option, module_option, open_manager, pin_option
+from .options import database_option, json_option, module_option, open_manager, pin_option
 from .output import NETWORK, Failure, Text, emit_json, note
 from .tls_options import Address, key_log, negotiation, negotiation_options, parse_address
 
@@ -67,6 +67,8 @@ _SECONDS = click.FloatRange(0.1, 3600)
 @click.option("--servername", metavar="NAME", help="Name to send and to check. [default: HOST]")
 @click.option("--identity", metavar="URI|FILE", help="Private key for a client certificate: pkcs11: URI, PEM or PKCS #12 file.")
 @click.option("--chain", type=click.Path(), metavar="FILE", help="Its certificate and issuers, PEM. [default: beside the key]")
+@click.option("--nickname", metavar="NAME", help="Client certificate by its NSS nickname, in the database of -d, or TOKEN:NAME.")
+@database_option()
 @negotiation_options
 @click.option("--session", "session_file", type=_FILE, metavar="FILE", help="Resume from it, then renew it.")
 @click.option("--brief", is_flag=True, help="One line about the connection.")
@@ -81,6 +83,8 @@ def connect(
     no_verify: bool,
     servername: str | None,
     identity: str | None,
+    nickname: str | None,
+    database: str | None,
     chain: str | None,
     session_file: str | None,
     brief: bool,
@@ -100,6 +104,7 @@ def connect(
       nss-pk11 connect example.org
       printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nss-pk11 connect localhost:8443 --ca ca.pem --brief
       nss-pk11 connect localhost:8443 --json --identity "pkcs11:token=card;object=me" --pin prompt
+      nss-pk11 connect localhost:8443 -d ~/.pki/nssdb -f pwfile --nickname me
     """
     from ..certs import Trust
     from ..net.executor import KeyExecutor
@@ -107,9 +112,11 @@ def connect(
 
     if brief and as_json:
         raise click.UsageError("--brief and --json exclude each other")
+    if nickname is not None and (database is None or identity is not None):
+        raise click.UsageError("--nickname needs a database, -d DIR, and is instead of --identity")
     where = parse_address(address, 443)
     verdict = Verdict(Trust.from_file(ca) if ca else Trust.system(), strict=not no_verify)
-    with _client_identity(identity, chain, modules, pin) as identities:
+    with _client_identity(identity, nickname, chain, modules, pin, database) as identities:
         config = ClientConfig(
             server_name=servername if servername is not None else where.host,
             session=_load_session(session_file),
@@ -122,15 +129,24 @@ def connect(
 
 @contextlib.contextmanager
 def _client_identity(
-    source: str | None, chain: str | None, modules: tuple[str, ...], pin: PinProvider | None
+    source: str | None,
+    nickname: str | None,
+    chain: str | None,
+    modules: tuple[str, ...],
+    pin: PinProvider | None,
+    database: str | None,
 ) -> Iterator[tuple[Identity, ...]]:
-    if source is None:
+    if source is None and nickname is None:
         yield ()
         return
     from ..net.identity import load_identity
+    from .nicknames import load_nickname
 
-    with open_manager(modules, source, pin=pin) as manager:
-        yield (load_identity(manager, source, chain=chain),)
+    with open_manager(modules, source, pin=pin, database=database) as manager:
+        if nickname is not None:
+            yield (load_nickname(manager, nickname),)
+        else:
+            yield (load_identity(manager, str(source), chain=chain),)
 
 
 def _converse(

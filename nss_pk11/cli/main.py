@@ -61,6 +61,7 @@ SUBCOMMANDS = {
     "token": Subcommand(".token", "token", "Initialise tokens."),
     "key": Subcommand(".key", "key", "Generate, list and delete keys."),
     "cert": Subcommand(".cert", "cert", "Make, request, import, list and delete certificates."),
+    "db": Subcommand(".db", "db", "NSS databases: certificates, trust, keys and modules in a directory."),
     "serve": Subcommand(".serve", "serve", "Serve TLS with a key on a token or in a file."),
     "connect": Subcommand(".connect", "connect", "Connect to a TLS server and say what was negotiated."),
 }

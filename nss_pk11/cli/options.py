@@ -20,13 +20,16 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-PIN_SOURCES = "prompt, env:NAME, file:PATH, cmd:COMMAND, or pass:VALUE (tests only)"
+PIN_SOURCES = "prompt, env:NAME, file:PATH, cmd:COMMAND, @FILE, or pass:VALUE (tests only)"
 
 
 def pin_provider(ctx: click.Context, param: click.Parameter, value: str | None) -> PinProvider | None:
     """The provider that a SOURCE stands for.  The text is never repeated: it may hold a PIN."""
+    password_file = ctx.meta.get(_PASSWORD_FILE) if param.name == "pin" else None
+    if value is not None and password_file is not None:
+        raise click.UsageError("--pin and -f exclude each other")
     if value is None:
-        return None
+        return password_file
     from .. import pins
 
     if value.startswith("pass:"):
@@ -68,6 +71,34 @@ def pin_option(command: Command) -> Command:
     )(command)
 
 
+_PASSWORD_FILE = "nss_pk11.password_file"
+
+
+def _keep_password_file(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
+    """For `pin_provider`: both options stand for one."""
+    if value is not None:
+        from .. import pins
+
+        ctx.meta[_PASSWORD_FILE] = pins.password_file(value.removeprefix("@"))
+
+
+def database_option(required: bool = False) -> Callable[[Command], Command]:
+    """An NSS database directory, and NSS's way to give its password.  Goes with `pin_option`."""
+
+    def decorate(command: Command) -> Command:
+        for option in (
+            click.option("-f", "password_file", type=click.Path(), metavar="PWFILE", expose_value=False, is_eager=True,
+                         callback=_keep_password_file,
+                         help="Password file, as NSS tools take it: a password, or lines TOKEN:PASSWORD."),
+            click.option("-d", "--database", "database", metavar="DIR", required=required,
+                         help="NSS database directory (cert9.db, key4.db, pkcs11.txt)."),
+        ):  # fmt: skip
+            command = option(command)
+        return command
+
+    return decorate
+
+
 def json_option(command: Command) -> Command:
     return click.option("--json", "as_json", is_flag=True, help="JSON on stdout.")(command)
 
@@ -91,11 +122,17 @@ def token_option(required: bool = False) -> Callable[[Command], Command]:
 
 @contextmanager
 def open_manager(
-    modules: tuple[str, ...], *uris: str | None, pin: PinProvider | None = None, memory: PinMemory | None = None
+    modules: tuple[str, ...],
+    *uris: str | None,
+    pin: PinProvider | None = None,
+    memory: PinMemory | None = None,
+    database: str | None = None,
+    roots: bool = False,
 ) -> Iterator[SlotManager]:
     """A slot manager with `modules` loaded; with none given those that p11-kit knows, unless the `uris` name their own.
 
-    Without a PIN source the terminal is asked, if it comes to that.
+    With a `database` directory, opened read-only, its modules take the place of p11-kit's, as with NSS; `roots`: libnssckbi.so
+    too.  Without a PIN source the terminal is asked, if it comes to that.
     """
     from .. import pins
     from ..slots import SlotManager
@@ -103,6 +140,8 @@ def open_manager(
     with SlotManager(pin or pins.terminal(), memory=memory) as manager:
         for path in modules:
             manager.load(path)
-        if not modules and not all(uri and ("module-path=" in uri or not uri.startswith("pkcs11:")) for uri in uris or (None,)):
+        if database is not None:
+            manager.open_database(database, load_roots=roots)
+        elif not modules and not all(uri and ("module-path=" in uri or not uri.startswith("pkcs11:")) for uri in uris or (None,)):
             manager.load_registered()
         yield manager

@@ -14,7 +14,7 @@ from typing import IO, Any, NamedTuple
 
 import click
 
-from ..errors import CertificateError, ConfigurationError, NSPRError, TLSError, TokenError
+from ..errors import CertificateError, ConfigurationError, DatabaseError, NSPRError, TLSError, TokenError
 
 
 class Exit(NamedTuple):
@@ -39,6 +39,7 @@ EXIT_CODES_HELP = "\b\nExit codes:\n" + "\n".join(f"  {code:<3}  {meaning}" for 
 # First match wins.  `OSError` is left to `_exit_for`: a file's is configuration, a socket's is network.
 _EXITS: tuple[tuple[type[NSPRError], Exit], ...] = (
     (ConfigurationError, CONFIGURATION),
+    (DatabaseError, CONFIGURATION),
     (TokenError, TOKEN),
     (CertificateError, CERTIFICATE),
     (TLSError, TLS),

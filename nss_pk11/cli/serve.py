@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import CertificateError, ConfigurationError, PinError
-from .options import module_option, open_manager, pin_option
+from .options import database_option, module_option, open_manager, pin_option
 from .output import NETWORK, Failure, note
 from .tls_options import Address, key_log, negotiation, negotiation_options, parse_address
 from .watched import Publish, Scraped, watched
@@ -53,6 +53,8 @@ class Settings:
     workers: int = 1
     metrics: str | None = None
     audit: str | None = None
+    database: str | None = None
+    nicknames: tuple[str, ...] = ()
 
 
 _IDENTITY = "Private key: a pkcs11: URI, a PEM or a PKCS #12 file. Repeatable: the name that the client asks for decides."
@@ -60,7 +62,10 @@ _IDENTITY = "Private key: a pkcs11: URI, a PEM or a PKCS #12 file. Repeatable: t
 
 @click.command(short_help="Serve TLS with a key on a token or in a file.")
 @click.option("--listen", "addresses", multiple=True, required=True, metavar="HOST:PORT", help="Port 0 is any. Repeatable.")
-@click.option("--identity", "identities", multiple=True, required=True, metavar="URI|FILE", help=_IDENTITY)
+@click.option("--identity", "identities", multiple=True, metavar="URI|FILE", help=_IDENTITY)
+@click.option("--nickname", "nicknames", multiple=True, metavar="NAME",
+              help="Certificate and key by their NSS nickname, in the database of -d, or TOKEN:NAME. Repeatable.")  # fmt: skip
+@database_option()
 @click.option("--chain", "chains", multiple=True, type=click.Path(), metavar="FILE",
               help="Certificate and issuers, PEM. Repeatable: each goes with its key. [default: beside the key]")  # fmt: skip
 @click.option("--ocsp", type=click.Path(), metavar="FILE", help="OCSP response to staple, DER.")
@@ -112,7 +117,12 @@ def serve(
     Examples:
       nss-pk11 serve --listen 127.0.0.1:8443 --identity "pkcs11:token=web;object=www" --pin prompt --www
       nss-pk11 serve --listen :443 --identity server.key --chain server.pem --dir public --workers 2
+      nss-pk11 serve --listen :443 -d /etc/pki/nssdb -f pwfile --nickname www
     """
+    if not rest["identities"] and not rest["nicknames"]:
+        raise click.UsageError("what to serve with: give --identity, or -d and --nickname")
+    if rest["nicknames"] and rest["database"] is None:
+        raise click.UsageError("--nickname needs a database: give -d DIR")
     if sum((www, directory is not None, echo)) > 1:
         raise click.UsageError("--www, --dir and --echo exclude each other")
     if client_auth != "none" and ca is None:
@@ -250,7 +260,7 @@ def serve_here(
 
     _raise_file_limit()
     memory = worker.memory if worker is not None else None
-    with open_manager(settings.modules, *settings.identities, pin=pin, memory=memory) as manager:
+    with open_manager(settings.modules, *settings.identities, pin=pin, memory=memory, database=settings.database) as manager:
         identities = load_identities(manager, settings)
         if worker is None or (worker.number == 0 and not worker.replaces):
             introduce(identities)
@@ -324,12 +334,16 @@ def configure(manager: SlotManager, settings: Settings, identities: tuple[Identi
 
 
 def load_identities(manager: SlotManager, settings: Settings) -> tuple[Identity, ...]:
-    """Each --identity, those of one key pair as one."""
+    """Each --identity and --nickname, those of one key pair as one."""
     from ..certs import load_pem_chain
     from ..net.identity import join_identities, load_identity
 
     staple = _read_staple(settings.ocsp) if settings.ocsp else b""
     loaded = [load_identity(manager, source, chain=settings.chains, ocsp=staple) for source in settings.identities]
+    if settings.nicknames:
+        from .nicknames import load_nickname
+
+        loaded += [load_nickname(manager, nickname, ocsp=staple) for nickname in settings.nicknames]
     identities = join_identities(loaded)
     if staple and len(identities) > 1:
         raise ConfigurationError("--ocsp speaks for one certificate, and there are several")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .options import json_option, module_option, open_manager, pin_option, token_option
+from .options import database_option, json_option, module_option, open_manager, pin_option, token_option
 from .output import Text, emit_json, note
 
 if TYPE_CHECKING:
@@ -24,11 +24,14 @@ _STYLES = {"present": "", "inserted": "green", "removed": "red"}
 
 @click.command(short_help="Show modules, slots, tokens, mechanisms, keys and certificates.")
 @module_option
+@database_option()
 @token_option()
 @pin_option
 @click.option("--watch", is_flag=True, help="Show the tokens there are, then each that comes or goes, until Ctrl-C.")
 @json_option
-def slots(modules: tuple[str, ...], token: str | None, pin: PinProvider | None, watch: bool, as_json: bool) -> None:
+def slots(
+    modules: tuple[str, ...], database: str | None, token: str | None, pin: PinProvider | None, watch: bool, as_json: bool
+) -> None:
     """Show modules, slots, tokens, mechanisms, keys and certificates.
 
     Private keys usually show only after login; this logs in only if --pin is given.
@@ -36,6 +39,7 @@ def slots(modules: tuple[str, ...], token: str | None, pin: PinProvider | None, 
     \b
     Examples:
       nss-pk11 slots --module /usr/lib/softhsm/libsofthsm2.so --token web --pin prompt
+      nss-pk11 slots -d ~/.pki/nssdb
       nss-pk11 slots --watch --json
     """
     from .records import module_record, show_module
@@ -44,9 +48,9 @@ def slots(modules: tuple[str, ...], token: str | None, pin: PinProvider | None, 
     if watch:
         if pin is not None:
             raise click.UsageError("--watch logs in to nothing: leave --pin out")
-        watch_tokens(modules, token, as_json)
+        watch_tokens(modules, token, as_json, database)
         return
-    with open_manager(modules, token, pin=pin) as manager:
+    with open_manager(modules, token, pin=pin, database=database, roots=True) as manager:
         chosen = [find_token(manager, token)] if token else manager.tokens()
         hidden = log_in_all(chosen, pin_for(token, pin))
         records = [module_record(module, chosen if token else None) for module in manager.modules]
@@ -66,11 +70,11 @@ def slots(modules: tuple[str, ...], token: str | None, pin: PinProvider | None, 
 # --- watching --------------------------------------------------------------------------------------------------------
 
 
-def watch_tokens(modules: tuple[str, ...], token: str | None, as_json: bool) -> None:
+def watch_tokens(modules: tuple[str, ...], token: str | None, as_json: bool, database: str | None = None) -> None:
     """A line for each event until SIGINT or SIGTERM.  Raises TokenError for a module that does not load."""
     show = _show_json if as_json else _shower()
     happened: SimpleQueue[SlotEvent | None] = SimpleQueue()  # which a signal handler may write to, unlike a Queue
-    with _ending(lambda: happened.put(None)), open_manager(modules, token) as manager:
+    with _ending(lambda: happened.put(None)), open_manager(modules, token, database=database) as manager:
         concerns = _concern(manager, token)
         with manager.watch(happened.put):
             while (event := happened.get()) is not None:

@@ -7,6 +7,17 @@ A token asks with a `PinRequest`, a `PinProvider` answers.  How often it may be 
 from __future__ import annotations
 
 from .provider import PinProvider, PinRequest
-from .sources import callback, command, environment, file, parse, terminal, value
+from .sources import callback, command, environment, file, parse, password_file, terminal, value
 
-__all__ = ["PinProvider", "PinRequest", "callback", "command", "environment", "file", "parse", "terminal", "value"]
+__all__ = [
+    "PinProvider",
+    "PinRequest",
+    "callback",
+    "command",
+    "environment",
+    "file",
+    "parse",
+    "password_file",
+    "terminal",
+    "value",
+]

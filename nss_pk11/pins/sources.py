@@ -57,6 +57,24 @@ def file(path: str | os.PathLike[str]) -> PinProvider:
     return Source(f"file:{name}", lambda request: _first_line(_read(path), f"PIN file {name}"), static=True)
 
 
+def password_file(path: str | os.PathLike[str]) -> PinProvider:
+    """A password file of NSS's tools: a line `TOKEN:PASSWORD` for each token, or one password, which may be empty, for the first
+    token that asks.  Raises ConfigurationError if it cannot be read or says nothing of the token."""
+    name, owner = os.fspath(path), list[tuple[str, str, str]]()
+
+    def ask(request: PinRequest) -> str:
+        lines = [_decoded(line, f"PIN file {name}") for line in _read(path, lines=True).split(b"\n")]
+        mine = [line for line in lines if line.startswith(f"{request.token}:")]
+        if mine:
+            return mine[0].removeprefix(f"{request.token}:")
+        owner.append((request.token, request.serial, request.module))
+        if owner[0] != owner[-1]:
+            raise ConfigurationError(f'PIN file {name}: it has no line for token "{request.token}"')
+        return lines[0]
+
+    return Source(f"@{name}", ask)
+
+
 def environment(name: str) -> PinProvider:
     """An environment variable, as it is when asked.  Raises ConfigurationError if it is not set."""
 
@@ -95,13 +113,17 @@ _PREFIXES: dict[str, Callable[[str], PinProvider]] = {"env": environment, "file"
 
 
 def parse(text: str) -> PinProvider:
-    """A provider by a command line's words: prompt, env:NAME, file:PATH, cmd:COMMAND, pass:VALUE.  Raises ConfigurationError."""
+    """A provider by a command line's words: prompt, env:NAME, file:PATH, cmd:COMMAND, @FILE (of NSS), pass:VALUE.
+
+    Raises ConfigurationError."""
     if text == "prompt":
         return terminal()
+    if text.startswith("@") and len(text) > 1:  # as certutil and its kin write it
+        return password_file(text[1:])
     prefix, colon, rest = text.partition(":")
     if not colon or prefix not in _PREFIXES:
         # The text itself may be a PIN typed in the wrong place: not shown.
-        raise ConfigurationError("a PIN source is one of prompt, env:NAME, file:PATH, cmd:COMMAND, pass:VALUE")
+        raise ConfigurationError("a PIN source is one of prompt, env:NAME, file:PATH, cmd:COMMAND, @FILE, pass:VALUE")
     if not rest and prefix != "pass":
         raise ConfigurationError(f"PIN source {prefix}: names nothing")
     return _PREFIXES[prefix](rest)
@@ -122,20 +144,24 @@ def _ask_terminal(request: PinRequest) -> str | None:
         return None
 
 
-def _read(path: str | os.PathLike[str]) -> bytes:
+def _read(path: str | os.PathLike[str], *, lines: bool = False) -> bytes:
+    """The first line, or several."""
     try:
         with Path(path).open("rb") as stream:
-            return stream.readline(4096)
+            return stream.read(1 << 16) if lines else stream.readline(4096)
     except OSError as error:
         raise ConfigurationError(f"PIN file {os.fspath(path)}: {error.strerror}") from None
 
 
 def _first_line(data: bytes, source: str) -> str:
-    line = data.split(b"\n", 1)[0].rstrip(b"\r")
-    try:
-        text = line.decode("utf-8")
-    except UnicodeDecodeError:
-        raise ConfigurationError(f"{source}: not UTF-8") from None
+    text = _decoded(data.split(b"\n", 1)[0], source)
     if not text:
         raise ConfigurationError(f"{source}: empty")
     return text
+
+
+def _decoded(line: bytes, source: str) -> str:
+    try:
+        return line.rstrip(b"\r").decode("utf-8")
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"{source}: not UTF-8") from None

@@ -158,8 +158,8 @@ class SlotManager:
         """The database directory at `location` as a slot of the internal module, until the manager is closed.
 
         Read-write, what is missing of it is made.  The modules that its pkcs11.txt names are loaded, and libnssckbi.so where it
-        is found and not among them; one that does not load is passed over unless it is critical.  They run in this process: do not
-        open the directory of somebody you do not trust.  Raises DatabaseError, ConfigurationError, TokenError.
+        is found and not among them; one that does not load is passed over unless it is critical.  They run in this process: do
+        not open the directory of somebody you do not trust.  Raises DatabaseError, ConfigurationError, TokenError.
         """
         database = Database.open(
             location, read_only=read_only, create=not read_only, cert_prefix=cert_prefix, key_prefix=key_prefix
