@@ -6,7 +6,8 @@ ends in it after a dot; kinds of names that TLS has no use for never matter.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
+from typing import Any
 from urllib.parse import urlsplit
 
 from cryptography import x509
@@ -15,53 +16,53 @@ from cryptography.x509.oid import NameOID
 from .facts import Facts
 from .rules import refusal
 
+Named = tuple[type, Any]  # a kind of GeneralName, and the name
 
-def constrained_names(certificate: Facts, *, server: bool) -> list[x509.GeneralName]:
+
+def constrained_names(certificate: Facts, *, server: bool) -> list[Named]:
     """The names that constraints apply to: subject, e-mail addresses in it, alternative names; of a `server` without any
     DNS name or address also the common name."""
     subject = certificate.certificate.subject
-    names: list[x509.GeneralName] = [x509.DirectoryName(subject)]
-    names += (_email(str(found.value)) for found in subject.get_attributes_for_oid(NameOID.EMAIL_ADDRESS))
-    names += certificate.alternative_names
-    hosts = any(isinstance(name, x509.DNSName | x509.IPAddress) for name in certificate.alternative_names)
+    names: list[Named] = [(x509.DirectoryName, subject)]
+    names += ((x509.RFC822Name, str(found.value)) for found in subject.get_attributes_for_oid(NameOID.EMAIL_ADDRESS))
+    names += ((type(name), name.value) for name in certificate.alternative_names)
+    hosts = any(kind in (x509.DNSName, x509.IPAddress) for kind, _ in names)
     if server and not hosts and certificate.common_name:
-        names.append(x509.DNSName._init_without_validation(certificate.common_name))
+        names.append((x509.DNSName, certificate.common_name))
     return names
 
 
-def _email(address: str) -> x509.RFC822Name:
-    return x509.RFC822Name._init_without_validation(address)
-
-
-def check_names(issuer: Facts, names: Iterable[x509.GeneralName]) -> None:
+def check_names(issuer: Facts, names: Iterable[Named]) -> None:
     """Raises CertificateError (SEC_ERROR_CERT_NOT_IN_NAME_SPACE)."""
     constraints = issuer.name_constraints
     if constraints is None:
         return
-    for name in names:
-        excluded = _of_kind(constraints.excluded_subtrees, name)
-        permitted = _of_kind(constraints.permitted_subtrees, name)
-        if any(_within(name, subtree) for subtree in excluded) or (
-            permitted and not any(_within(name, subtree) for subtree in permitted)
+    for kind, value in names:
+        excluded = _of_kind(constraints.excluded_subtrees, kind)
+        permitted = _of_kind(constraints.permitted_subtrees, kind)
+        within = _RULES.get(kind, _never)
+        if any(within(value, subtree) for subtree in excluded) or (
+            permitted and not any(within(value, subtree) for subtree in permitted)
         ):
-            raise refusal(f"may not issue for {name.value}", "SEC_ERROR_CERT_NOT_IN_NAME_SPACE", issuer.certificate)
+            raise refusal(f"may not issue for {value}", "SEC_ERROR_CERT_NOT_IN_NAME_SPACE", issuer.certificate)
 
 
-def _of_kind(subtrees: Sequence[x509.GeneralName] | None, name: x509.GeneralName) -> list[x509.GeneralName]:
-    return [subtree for subtree in subtrees or () if type(subtree) is type(name) and type(name) in _RULES]
+def _of_kind(subtrees: Iterable[x509.GeneralName] | None, kind: type) -> list[Any]:
+    """What the constraints of this kind say; none where it is a kind that TLS has no use for."""
+    return [subtree.value for subtree in subtrees or () if type(subtree) is kind and kind in _RULES]
 
 
-def _within(name: x509.GeneralName, subtree: x509.GeneralName) -> bool:
-    return _RULES[type(name)](name.value, subtree.value)
+def _never(name: object, subtree: object) -> bool:
+    return False
 
 
 def _dns(name: str, subtree: str) -> bool:
     """`example.com` covers itself and `www.example.com`; `.example.com` covers only the latter; nothing covers all."""
     name, subtree = name.lower(), subtree.lower()
-    before, found, after = name.rpartition(subtree)
-    if not subtree or (found and not before and not after):
+    if not subtree or name == subtree:
         return True
-    return name.endswith(subtree) and before.endswith(".") is not subtree.startswith(".")
+    before = name.removesuffix(subtree)
+    return before != name and before.endswith(".") is not subtree.startswith(".")
 
 
 def _mail(name: str, subtree: str) -> bool:

@@ -65,6 +65,8 @@ class CertType(IntFlag):
 ANY_KEY_USE = KeyUse(0xFE)
 ANY_CA = CertType.SSL_CA | CertType.EMAIL_CA | CertType.OBJECT_SIGNING_CA | CertType.OTHER_CA
 
+LARGEST_KEPT = 8192  # octets of a certificate that is remembered: strangers send them too
+
 # extended key usage: what it means for an end entity, and for a CA
 _PURPOSES: dict[x509.ObjectIdentifier, tuple[CertType, CertType]] = {
     ExtendedKeyUsageOID.SERVER_AUTH: (CertType.SSL_SERVER, CertType.SSL_CA),
@@ -242,9 +244,13 @@ class Facts:
         return str(found[-1].value) if found else None
 
 
-@lru_cache(maxsize=1024)
 def facts(der: bytes) -> Facts:
-    """The facts of a certificate, kept for the next time.  Raises CertificateError (SEC_ERROR_BAD_DER)."""
+    """The facts of a certificate, kept for the next time unless it is oversized.  Raises CertificateError (SEC_ERROR_BAD_DER)."""
+    return _kept(der) if len(der) <= LARGEST_KEPT else Facts(der)
+
+
+@lru_cache(maxsize=1024)
+def _kept(der: bytes) -> Facts:
     return Facts(der)
 
 

@@ -14,12 +14,12 @@ from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, m
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 
 from ..errors import CertificateError
-from .facts import Facts
+from .facts import LARGEST_KEPT, Facts
 from .info import PARSE_ERRORS
 from .rules import refusal
 
 MINIMUM_BITS = 1023  # of RSA and DSA keys that sign certificates: NSS_RSA_MIN_KEY_SIZE, NSS_DSA_MIN_KEY_SIZE
-MAXIMUM_BITS = 16384  # of RSA keys (NSS's RSA_MAX_MODULUS_BITS): verifying takes time that a stranger chooses
+MAXIMUM_RSA, MAXIMUM_DSA = 16384, 3072  # bits, as in NSS: verifying takes time that a stranger chooses
 _HASHES = (hashes.SHA1, hashes.SHA224, hashes.SHA256, hashes.SHA384, hashes.SHA512)
 _CURVES = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
 _ECDSA = "1.2.840.10045.4."  # the arc of ECDSA with the one or the other hash (RFC 5758 section 3.2)
@@ -38,9 +38,16 @@ _SELF_HASHING = (
 Signed = x509.Certificate | x509.CertificateRevocationList
 
 
-@lru_cache(maxsize=2048)
 def signature_flaw(certificate: Facts, issuer: Facts) -> str:
-    """The NSS name of what is wrong with the signature of `issuer` on `certificate`, "" if it is good."""
+    """The NSS name of what is wrong with the signature of `issuer` on `certificate`, "" if it is good; remembered, unless
+    they are oversized."""
+    if max(len(certificate.der), len(issuer.der)) > LARGEST_KEPT:
+        return flaw(certificate.certificate, issuer)
+    return _remembered(certificate, issuer)
+
+
+@lru_cache(maxsize=1024)
+def _remembered(certificate: Facts, issuer: Facts) -> str:
     return flaw(certificate.certificate, issuer)
 
 
@@ -70,8 +77,10 @@ def check_signature(certificate: Facts, issuer: Facts) -> None:
 
 
 def _allowed(key: CertificatePublicKeyTypes, algorithm: hashes.HashAlgorithm | None) -> bool:
-    if isinstance(key, rsa.RSAPublicKey | dsa.DSAPublicKey) and not MINIMUM_BITS <= key.key_size <= MAXIMUM_BITS:
-        return False
+    if isinstance(key, rsa.RSAPublicKey | dsa.DSAPublicKey):
+        largest = MAXIMUM_RSA if isinstance(key, rsa.RSAPublicKey) else MAXIMUM_DSA
+        if not MINIMUM_BITS <= key.key_size <= largest:
+            return False
     if isinstance(key, ec.EllipticCurvePublicKey) and not isinstance(key.curve, _CURVES):
         return False
     return algorithm is None or isinstance(algorithm, _HASHES)

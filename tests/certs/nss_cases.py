@@ -225,6 +225,33 @@ CONSTRAINTS = [
     Case("mail where it does not matter", inter=inter(permitted(x509.RFC822Name("test")))),
 ]
 
+# a name of the leaf, a constraint on such names, and whether the name is within it
+WITHIN: list[tuple[x509.GeneralName, x509.GeneralName, bool]] = [
+    (dns("host.example"), dns(""), True),
+    (dns("HOST.Example"), dns("hosT.eXample"), True),
+    (dns("ahost.example"), dns("host.example"), False),
+    (dns("host.example"), dns(".host.example"), False),
+    (dns("a.b.host.example"), dns(".host.example"), True),
+    (dns("*.example"), dns("host.example"), False),
+    (x509.RFC822Name("me@host.example"), x509.RFC822Name("host.example"), True),
+    (x509.RFC822Name("me@host.example"), x509.RFC822Name("example"), False),
+    (x509.RFC822Name("me@host.example"), x509.RFC822Name(".example"), True),
+    (x509.RFC822Name("me@host.example"), x509.RFC822Name("ME@host.example"), True),
+    (x509.RFC822Name("me@host.example"), x509.RFC822Name("you@host.example"), False),
+    (x509.UniformResourceIdentifier("https://host.example/"), x509.UniformResourceIdentifier("host.example"), True),
+    (x509.UniformResourceIdentifier("https://a@host.example:443/b"), x509.UniformResourceIdentifier("host.example"), True),
+    (x509.UniformResourceIdentifier("https://host.example/"), x509.UniformResourceIdentifier(".example"), True),
+    (x509.UniformResourceIdentifier("https://host.example/"), x509.UniformResourceIdentifier("example"), False),
+    (x509.IPAddress(ipaddress.ip_address("192.0.2.129")), net("192.0.2.128/25"), True),
+    (x509.IPAddress(ipaddress.ip_address("192.0.2.1")), net("192.0.2.128/25"), False),
+    (x509.IPAddress(ipaddress.ip_address("192.0.2.1")), net("::/0"), False),
+    (x509.DirectoryName(name("a")), x509.DirectoryName(x509.Name([])), True),
+    (x509.RegisteredID(x509.ObjectIdentifier("1.2.3")), x509.RegisteredID(x509.ObjectIdentifier("1.2.4")), True),
+]
+for number, (one, subtree, within) in enumerate(WITHIN):
+    of = Shape((x509.SubjectAlternativeName([one]),))
+    CONSTRAINTS.append(Case(f"within {number}", "" if within else NAME_SPACE, inter=inter(permitted(subtree)), leaf=of))
+
 KEYS = x509.SubjectKeyIdentifier(b"one"), x509.SubjectKeyIdentifier(b"two")
 
 
