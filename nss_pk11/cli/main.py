@@ -82,5 +82,5 @@ def main() -> None:
       nss-pk11 serve --listen 127.0.0.1:8443 --identity "pkcs11:token=web;object=www" --www
 
     Keys and certificates are named by pkcs11: URIs (RFC 7512). PINs come from a SOURCE: prompt, env:NAME,
-    file:PATH, cmd:COMMAND, or pass:VALUE (tests only: others can read it in the process list).
+    file:PATH, cmd:COMMAND, @FILE, or pass:VALUE (tests only: others can read it in the process list).
     """

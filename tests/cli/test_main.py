@@ -123,7 +123,7 @@ def test_control_c_ends_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_pin_in_place_of_its_source_is_not_repeated(source: str) -> None:
     result = CliRunner().invoke(main, ["slots", "--pin", source])
     assert result.exit_code == 2
-    assert "a PIN comes from prompt, env:NAME, file:PATH, cmd:COMMAND, or pass:VALUE" in " ".join(result.stderr.split())
+    assert "a PIN comes from prompt, env:NAME, file:PATH, cmd:COMMAND, @FILE, or pass:VALUE" in " ".join(result.stderr.split())
     assert "1234" not in result.output
 
 
