@@ -187,17 +187,15 @@ class Database:
     def trust(self, der: bytes) -> Trust:
         """What is said of a certificate; no flags where nothing is.  `u` where its private key is here.
 
-        Once unlocked, values whose MAC does not fit count as unknown: somebody else wrote them.
+        Once unlocked, an object in which a MAC does not fit says nothing: somebody else wrote it.
         """
         attributes = records.certificate_attributes(der, "")
         user = bool(self._keys.find({_A.object_class: ulong(ObjectClass.private_key), _A.id: attributes[_A.id]}))
-        values: dict[int, int] = {}
-        for stored in self._trust_objects(der)[:1]:
-            for name in STORED:
-                value = stored.get(name)
-                if value and self._protection.is_genuine("cert", stored.id, name, value):
-                    values[name] = int.from_bytes(value, "big")
-        return from_stored(values, user)
+        for stored in self._trust_objects(der):
+            values = {name: value for name in STORED if (value := stored.get(name))}
+            if all(self._protection.is_genuine("cert", stored.id, name, value) for name, value in values.items()):
+                return from_stored({name: int.from_bytes(value, "big") for name, value in values.items()}, user)
+        return from_stored({}, user)
 
     def set_trust(self, der: bytes, trust: Trust) -> None:
         """Say `trust` of a certificate, in place of what was said.  Raises DatabaseLocked before `unlock`."""

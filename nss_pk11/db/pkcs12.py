@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import warnings
 from typing import NamedTuple
 
 from cryptography import x509
@@ -13,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.hazmat.primitives.serialization.pkcs12 import (
     PBES,
     PKCS12Certificate,
+    PKCS12KeyAndCertificates,
     load_pkcs12,
     serialize_key_and_certificates,
 )
@@ -21,6 +24,7 @@ from ..errors import CertificateError, ConfigurationError, NotFound, PinIncorrec
 from .database import Database
 from .records import CertificateRecord, KeyRecord
 
+_warnings = threading.Lock()  # filters of warnings are the process's
 _ITERATIONS = 600_000  # of an exported file; it leaves the machine, so more than a database's
 
 
@@ -38,7 +42,7 @@ def import_(database: Database, data: bytes, password: str) -> Imported:
     (SEC_ERROR_PKCS12_DECODING_PFX), ConfigurationError for keys of kinds that NSS does not keep.
     """
     try:
-        content = load_pkcs12(data, password.encode())
+        content = _content(data, password)
     except (ValueError, UnsupportedAlgorithm, TypeError) as error:
         if "password" in str(error).lower():
             raise PinIncorrect("this is not the password of the PKCS #12 file") from None
@@ -82,6 +86,13 @@ def export(database: Database, nickname: str, password: str) -> bytes:
         return serialize_key_and_certificates(nickname.encode(), private_key, own, chain, sealed)
     except ValueError:
         raise CertificateError(f"the certificate {nickname!r} cannot be exported", name="SEC_ERROR_BAD_DER") from None
+
+
+def _content(data: bytes, password: str) -> PKCS12KeyAndCertificates:
+    """What is in the file.  pk12util writes BER, of which cryptography warns: nothing the caller could do about."""
+    with _warnings, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "PKCS#12 bundle could not be parsed as DER", UserWarning)
+        return load_pkcs12(data, password.encode())
 
 
 def _issuers(database: Database, certificate: x509.Certificate) -> list[PKCS12Certificate]:
