@@ -1,7 +1,8 @@
 """A database directory: certificates with nicknames and trust, CRLs, and private keys under the database password.
 
 What NSS's softoken does with `cert9.db` and `key4.db`, without PKCS #11 between.  Writes to both files take their locks in
-NSS's order (cert9, key4), and are laid out so that a crash between the two commits leaves MACs without an object at most.
+NSS's order (cert9, key4), and are laid out so that a crash between the two commits (key4's is first) leaves at most MACs without
+an object, or one half of a key pair that was being added or deleted.
 """
 
 from __future__ import annotations

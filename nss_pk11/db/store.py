@@ -175,6 +175,10 @@ class Store:
         if self.read_only and header[18:20].count(2):  # SQLite file format, section 1.3.3
             raise DatabaseError(f"{self.path} is in write-ahead mode, which cannot be read without writing: open it for writing")
 
+    def _size(self) -> int:
+        with self._files():
+            return self.path.stat().st_size
+
     @contextmanager
     def _files(self) -> Iterator[None]:
         try:
@@ -235,7 +239,8 @@ class Store:
                 if not names >= ({"id", "item1", "item2"} if table == _METADATA else {"id", "a0"}):
                     raise DatabaseError(f"{self.path} is no NSS database: it has no table {table}")
             result = connection.execute("PRAGMA quick_check(1)").fetchone()
-            if result != (b"ok",):
+            pages, size = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size"))
+            if result != (b"ok",) or pages * size > self._size():  # SQLite takes a short last page for one of zeros
                 raise DatabaseError(f"{self.path} is damaged")
             found = (_COLUMN.fullmatch(name) for name in self._table_columns(connection, self.table))
             self._columns = frozenset(int(match[1], 16) for match in found if match)
