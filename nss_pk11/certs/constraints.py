@@ -6,7 +6,7 @@ ends in it after a dot; kinds of names that TLS has no use for never matter.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,6 +14,7 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from .facts import Facts
+from .host_names import matches_pattern
 from .rules import refusal
 
 Named = tuple[type, Any]  # a kind of GeneralName, and the name
@@ -41,10 +42,23 @@ def check_names(issuer: Facts, names: Iterable[Named]) -> None:
         excluded = _of_kind(constraints.excluded_subtrees, kind)
         permitted = _of_kind(constraints.permitted_subtrees, kind)
         within = _RULES.get(kind, _never)
-        if any(within(value, subtree) for subtree in excluded) or (
+        if any(within(value, subtree) or _may_stand_for(kind, value, subtree) for subtree in excluded) or (
             permitted and not any(within(value, subtree) for subtree in permitted)
         ):
             raise refusal(f"may not issue for {value}", "SEC_ERROR_CERT_NOT_IN_NAME_SPACE", issuer.certificate)
+
+
+def comparisons(issuer: Facts, names: Sequence[Named]) -> int:
+    """How many `check_names` has to make at most."""
+    constraints = issuer.name_constraints
+    if constraints is None:
+        return 0
+    return len(names) * (len(constraints.excluded_subtrees or ()) + len(constraints.permitted_subtrees or ()))
+
+
+def _may_stand_for(kind: type, name: str, subtree: str) -> bool:
+    """Whether a wildcard would do for a host that is excluded, which NSS does not look at."""
+    return kind is x509.DNSName and "*" in name and matches_pattern(name, subtree)
 
 
 def _of_kind(subtrees: Iterable[x509.GeneralName] | None, kind: type) -> list[Any]:

@@ -55,6 +55,7 @@ class CertificateInfo:
 # What the parsers raise.  They are lazy: a certificate loads, and a field of it fails where it is first looked at.
 PARSE_ERRORS = (
     ValueError,
+    TypeError,  # name constraints with an address where a network belongs
     UnsupportedAlgorithm,
     x509.InvalidVersion,
     x509.DuplicateExtension,

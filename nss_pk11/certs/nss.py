@@ -18,7 +18,7 @@ from typing import Protocol
 
 from ..errors import CertificateError
 from . import ocsp as stapling
-from .constraints import check_names, constrained_names
+from .constraints import check_names, comparisons, constrained_names
 from .crls import check_revocation
 from .facts import ANY_CA, CertType, Facts, KeyUse, authority_name, facts, serves
 from .host_names import check_host, matches_host, matches_pattern
@@ -65,13 +65,14 @@ class Budget:
     certificates: int = 100  # that the peer may send
     candidates: int = 400  # possible issuers weighed
     signatures: int = 64  # checked
+    comparisons: int = 100_000  # of names with name constraints
 
-    def spend(self, what: str, certificate: Facts) -> None:
-        """Raises CertificateError (SEC_ERROR_OUT_OF_SEARCH_LIMITS)."""
-        left = getattr(self, what) - 1
+    def spend(self, what: str, certificate: Facts, amount: int = 1) -> None:
+        """Raises SearchLimit, with the error of that name (SEC_ERROR_OUT_OF_SEARCH_LIMITS)."""
+        left = getattr(self, what) - amount
         setattr(self, what, left)
         if left < 0:
-            detail = f"too many {what} to look at in search of an issuer that is trusted"
+            detail = f"too many {what} in search of an issuer that is trusted"
             raise SearchLimit(refusal(detail, "SEC_ERROR_OUT_OF_SEARCH_LIMITS", certificate.certificate))
 
 
@@ -263,9 +264,11 @@ class Search:
             detail = f"allows {constraints.path_length} CAs below it, the chain has {len(below)}"
             raise refusal(detail, "SEC_ERROR_PATH_LEN_CONSTRAINT_INVALID", issuer.certificate)
         if issuer.name_constraints is not None:
-            check_names(issuer, constrained_names(path[0], server=self.usage is Usage.SERVER))
+            names = constrained_names(path[0], server=self.usage is Usage.SERVER)
             for certificate in below:
-                check_names(issuer, constrained_names(certificate, server=False))
+                names += constrained_names(certificate, server=False)
+            self.budget.spend("comparisons", issuer, comparisons(issuer, names))
+            check_names(issuer, names)
 
     def check_authority(self, issuer: Facts) -> None:
         """That nobody but itself says that it is a CA's must be enough, and for TLS."""

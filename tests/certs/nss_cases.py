@@ -209,6 +209,19 @@ CONSTRAINTS = [
     Case("host with an end that is permitted", NAME_SPACE, inter=inter(permitted(dns("st.example")))),
     Case("host excluded", NAME_SPACE, inter=inter(excluded(dns("example")))),
     Case("another host excluded", inter=inter(excluded(dns("other.example")))),
+    Case(
+        "host excluded that a wildcard stands for",
+        NAME_SPACE,
+        inter=inter(excluded(dns("www.host.example"))),
+        leaf=Shape((alternative("*.host.example"),)),
+        tools="",
+        why="NSS compares the wildcard as if it were a label; the certificate would be good for the host that is excluded",
+    ),
+    Case(
+        "host excluded where a wildcard stands for others",
+        inter=inter(excluded(dns("www.other.example"))),
+        leaf=Shape((alternative("*.host.example"),)),
+    ),
     Case("host not permitted by the root", NAME_SPACE, root=root(permitted(dns("test")))),
     Case("address permitted", inter=inter(permitted(net("192.0.2.0/24"))), leaf=Shape((alternative("192.0.2.1"),))),
     Case(

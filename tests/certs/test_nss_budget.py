@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from itertools import product
 
 import pytest
+from cryptography import x509
 
 from nss_pk11.certs import nss
 from nss_pk11.certs.facts import facts
@@ -14,6 +15,7 @@ from nss_pk11.certs.signatures import signature_flaw
 from nss_pk11.errors import CertificateError
 
 from .issuing import CA, NOW, Made, make
+from .nss_cases import excluded
 from .nss_world import HOST, Case, Records, Shape, World, key_of
 
 SOON = 2.0  # seconds, on a machine that does other things too
@@ -128,6 +130,13 @@ def enlarge(der: bytes) -> bytes:
     key = asn1crypto.keys.RSAPublicKey({"modulus": (1 << 65535) + 1, "public_exponent": (1 << 65534) + 1})
     certificate["tbs_certificate"]["subject_public_key_info"]["public_key"] = key
     return bytes(certificate.dump(force=True))
+
+
+def test_thousands_of_names_under_thousands_of_constraints() -> None:
+    names = x509.SubjectAlternativeName([x509.DNSName(f"host{number}.example") for number in range(1000)])
+    constraints = excluded(*(x509.DNSName(f"other{number}.example") for number in range(1000)))
+    world = World(Case("many names", inter=Shape((CA, constraints)), leaf=Shape((names,))))
+    assert refused(world.chain, world.records) == LIMIT
 
 
 def test_budget_is_the_caller_s_to_set(mesh: list[Made], leaf: Made) -> None:

@@ -123,3 +123,11 @@ def test_no_certificate_at_all(sent: list[bytes], usage: nss.Usage) -> None:
     with pytest.raises(NSPRError) as caught:
         nss.verify(sent, Records(), usage, now=NOW.timestamp())
     assert caught.value.name == ("SEC_ERROR_BAD_DER" if sent else "SSL_ERROR_NO_CERTIFICATE")
+
+
+def test_constraint_on_an_address_that_is_no_network(world: World) -> None:
+    """Four octets where eight belong (RFC 5280 section 4.2.1.10): the certificate does not parse."""
+    broken = bytes.fromhex("300aa0083006 8704c0000201")
+    extension = x509.UnrecognizedExtension(x509.oid.ExtensionOID.NAME_CONSTRAINTS, broken)
+    case = World(Case("no network", inter=inter(extension)))
+    assert outcome([case.chain[0].der], case.records) != ""
