@@ -41,19 +41,31 @@ def import_(database: Database, data: bytes, password: str) -> Imported:
     Raises PinIncorrect (`password` is not the file's), DatabaseLocked, DatabaseError, CertificateError
     (SEC_ERROR_PKCS12_DECODING_PFX), ConfigurationError for keys of kinds that NSS does not keep.
     """
+    return keep(database, decode(data, password))
+
+
+def decode(data: bytes, password: str) -> PKCS12KeyAndCertificates:
+    """What is in a PKCS #12 file.  Raises PinIncorrect, CertificateError (SEC_ERROR_PKCS12_DECODING_PFX)."""
     try:
-        content = _content(data, password)
+        return _content(data, password)
     except (ValueError, UnsupportedAlgorithm, TypeError) as error:
         if "password" in str(error).lower():
             raise PinIncorrect("this is not the password of the PKCS #12 file") from None
         raise CertificateError("this is no PKCS #12 file that can be read", name="SEC_ERROR_PKCS12_DECODING_PFX") from None
+
+
+def keep(database: Database, content: PKCS12KeyAndCertificates, nickname: str = "") -> Imported:
+    """Keep what is in a file; `nickname`: instead of the friendly name of the key and its certificate.
+
+    Raises DatabaseLocked, DatabaseError, ConfigurationError.
+    """
     own = content.cert
-    name = _name(own)
+    name = nickname or friendly_name(own)
     with database.writing():
         keys = [] if content.key is None else [database.add_key(content.key, name)]
         certificates = [] if own is None else [database.add_certificate(own.certificate.public_bytes(Encoding.DER), name)]
         certificates += [
-            database.add_certificate(other.certificate.public_bytes(Encoding.DER), _name(other))
+            database.add_certificate(other.certificate.public_bytes(Encoding.DER), friendly_name(other))
             for other in content.additional_certs
         ]
     return Imported(keys, certificates)
@@ -123,7 +135,7 @@ def _load(record: CertificateRecord) -> x509.Certificate:
     return x509.load_der_x509_certificate(record.der)
 
 
-def _name(certificate: PKCS12Certificate | None) -> str:
+def friendly_name(certificate: PKCS12Certificate | None) -> str:
     name = certificate.friendly_name if certificate is not None else None
     return name.decode("utf-8", "replace") if name else ""
 

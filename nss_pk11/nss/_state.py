@@ -19,6 +19,7 @@ from ..errors import NSPRError
 from ..slots.modules import library_key
 
 if TYPE_CHECKING:
+    from ..certs.stores import MemoryStore
     from ..db import Database
     from ..slots import Module, Slot, SlotEvent, SlotManager, Watcher
     from .types import PK11SlotInfo
@@ -58,6 +59,7 @@ class State:
         self.person = False  # a human answers it
         self.disabled: dict[tuple[str, int], int] = {}  # slots the user does not want: module path and slot id, reason
         self.entries: dict[Module, ModuleEntry] = {}  # what the module list, or the application, says of modules in use
+        self.roots: dict[Slot, MemoryStore] = {}  # what root modules hold
         self._manager: SlotManager | None = None
         self._watcher: Watcher | None = None
         self._events: dict[Module, SimpleQueue[Slot | None]] = {}
@@ -87,6 +89,7 @@ class State:
         self._manager = None
         self.disabled.clear()
         self.entries.clear()
+        self.roots.clear()
         self._events.clear()
         self._watcher = None
         manager.close()
@@ -130,6 +133,10 @@ class State:
         """What is not given back.  Objects that only refer to each other are: they are collected first."""
         if self._held:
             gc.collect()
+        return self.live()
+
+    def live(self) -> list[Reference]:
+        """What was not freed, and is not collected yet."""
         return list(self._held.values())
 
 

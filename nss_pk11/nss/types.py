@@ -7,14 +7,15 @@ C programs read have their names of C.  Two wrappers of one thing are equal, whe
 from __future__ import annotations
 
 from datetime import datetime
-from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
+import asn1crypto.x509
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.serialization import load_der_public_key
 
+from ..certs.info import PARSE_ERRORS
 from ..db.modules import INTERNAL_NAME
 from ..errors import NotFound, NSPRError
 from ..slots import Module, PrivateKey, Slot, Token
@@ -92,14 +93,20 @@ class CERTCertificate(Reference):
     """A certificate (certt.h).  `nickname` is `token:nickname` where it lies on another token than the database's."""
 
     def __init__(self, derCert: bytes, nickname: str = "", slot: Slot | None = None) -> None:
-        """Raises NSPRError (SEC_ERROR_BAD_DER)."""
         super().__init__()
         self.derCert, self.nickname = derCert, nickname
         self._slot = slot
+        # Parsed field by field, so that an odd certificate on a token hinders nobody who does not look at it.
+        self._parts = asn1crypto.x509.Certificate.load(derCert)
+
+    @classmethod
+    def decode(cls, derCert: bytes, nickname: str = "") -> Self:
+        """One that lies on no token.  Raises NSPRError (SEC_ERROR_BAD_DER)."""
         try:
-            self.x509 = x509.load_der_x509_certificate(derCert)
-        except ValueError:
-            raise NSPRError("this is no certificate", name="SEC_ERROR_BAD_DER") from None
+            _ = x509.load_der_x509_certificate(derCert).extensions
+        except PARSE_ERRORS:
+            raise NSPRError("this is no certificate that can be read", name="SEC_ERROR_BAD_DER") from None
+        return cls(derCert, nickname)
 
     @property
     def slot(self) -> PK11SlotInfo | None:
@@ -114,38 +121,63 @@ class CERTCertificate(Reference):
     def istemp(self) -> bool:
         return self._slot is None
 
-    @cached_property
+    @property
     def subjectName(self) -> str:
-        return self.x509.subject.rfc4514_string()
+        """For people: `Common Name: host.example, Country: DE`."""
+        return str(self._parts.subject.human_friendly)
 
-    @cached_property
+    @property
     def issuerName(self) -> str:
-        return self.x509.issuer.rfc4514_string()
+        return str(self._parts.issuer.human_friendly)
 
-    @cached_property
+    @property
     def derSubject(self) -> bytes:
-        return self.x509.subject.public_bytes()
+        return bytes(self._parts.subject.dump())
 
-    @cached_property
+    @property
     def derIssuer(self) -> bytes:
-        return self.x509.issuer.public_bytes()
+        return bytes(self._parts.issuer.dump())
 
     @property
     def serialNumber(self) -> int:
-        return self.x509.serial_number
+        return int(self._parts.serial_number)
+
+    @property
+    def version(self) -> int:
+        """2 for version 3, as encoded."""
+        return int(self._parts["tbs_certificate"]["version"])
 
     @property
     def validity(self) -> CERTValidity:
         """In UTC."""
-        return CERTValidity(self.x509.not_valid_before_utc, self.x509.not_valid_after_utc)
+        return CERTValidity(self._parts.not_valid_before, self._parts.not_valid_after)
 
-    @cached_property
+    @property
+    def is_ca(self) -> bool | None:
+        """What basicConstraints say; None where there are none."""
+        constraints = self._parts.basic_constraints_value
+        return None if constraints is None else bool(constraints["ca"].native)
+
+    @property
+    def addresses(self) -> frozenset[str]:
+        """The e-mail addresses in it, in small letters."""
+        names = self._parts.subject_alt_name_value or ()
+        found = [name.native for name in names if name.name == "rfc822_name"]
+        found += [self._parts.subject.native.get("email_address") or ""]
+        return frozenset(address.lower() for address in found if isinstance(address, str) and address)
+
+    @property
     def spki(self) -> bytes:
-        """SubjectPublicKeyInfo, b"" where it holds a key of no known kind."""
+        """SubjectPublicKeyInfo."""
+        return bytes(self._parts.public_key.dump())
+
+    @property
+    def public_key(self) -> PublicKeyTypes:
+        """Raises NSPRError (SEC_ERROR_UNSUPPORTED_KEYALG)."""
         try:
-            return self.x509.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+            return load_der_public_key(self.spki)
         except (ValueError, UnsupportedAlgorithm):
-            return b""
+            raise NSPRError("its key is of no known kind", name="SEC_ERROR_UNSUPPORTED_KEYALG") from None
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, CERTCertificate) and other.derCert == self.derCert
@@ -154,7 +186,7 @@ class CERTCertificate(Reference):
         return hash(self.derCert)
 
     def __repr__(self) -> str:
-        return f"<CERTCertificate {self.nickname or self.subjectName!r}>"
+        return f"<CERTCertificate {self.nickname or 'without nickname'!r}>"
 
 
 class SECKEYPrivateKey(Reference):

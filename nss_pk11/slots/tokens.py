@@ -257,7 +257,7 @@ class PKCS11Token(Token):
                 raise
 
     def _certificate(self, values: Attributes) -> TokenCertificate:
-        label, id = values.get(Attribute.LABEL) or "", values.get(Attribute.ID) or b""
+        label, id = (values.get(Attribute.LABEL) or "").rstrip("\0"), values.get(Attribute.ID) or b""  # so libnssckbi ends them
         return TokenCertificate(values[Attribute.VALUE], label, id, object_uri(self.info, "cert", label, id), self.info)
 
     def whereabouts(self) -> PKCS11Token:
