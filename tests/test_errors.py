@@ -19,13 +19,20 @@ PACKAGE = Path(nss_pk11.__file__).parent
 
 
 def names_in_source() -> list[tuple[str, str]]:
-    """Every NSS name that the package writes out, with the file."""
-    return [
-        (str(path.relative_to(PACKAGE)), node.value)
-        for path in PACKAGE.rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text("utf-8")))
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and re.fullmatch(NAME, node.value)
-    ]
+    """Every NSS name that the package writes out, with the file; what a file exports is no error's name."""
+    found = []
+    for path in PACKAGE.rglob("*.py"):
+        tree = ast.parse(path.read_text("utf-8"))
+        exported = {id(node) for line in tree.body if _is_all(line) for node in ast.walk(line)}
+        for node in ast.walk(tree):
+            is_text = isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in exported
+            if is_text and re.fullmatch(NAME, node.value):
+                found.append((str(path.relative_to(PACKAGE)), node.value))
+    return found
+
+
+def _is_all(line: ast.stmt) -> bool:
+    return isinstance(line, ast.Assign) and any(isinstance(name, ast.Name) and name.id == "__all__" for name in line.targets)
 
 
 def test_every_name_the_package_uses_is_an_nss_name() -> None:
