@@ -25,7 +25,7 @@ class Records(Protocol):
         """Another value whenever answers may be other than before."""
 
     def certificates(self, *, subject: bytes | None = None) -> Sequence[Any]:
-        """Records with the `der` of certificates."""
+        """Records with the `der` of the certificates of this subject, or of all."""
 
     def trust(self, der: bytes) -> Any:
         """Its `ssl` prints as certutil's letters."""
@@ -50,6 +50,11 @@ class DatabaseStore:
     def crls(self, issuer: bytes) -> Sequence[bytes]:
         lists = self._ask("crls", b"", lambda: list(self._records.crls()))
         return [record.der for record in lists if record.issuer == issuer]
+
+    def client_authorities(self) -> list[bytes]:
+        """The certificates, DER, that are trusted to issue clients' certificates."""
+        known = self._ask("all", b"", lambda: [record.der for record in self._records.certificates()])
+        return [der for der in known if "T" in (self.trust(der) or "")]
 
     def _ask(self, question: str, about: bytes, ask: Callable[[], T]) -> T:
         version = self._records.version

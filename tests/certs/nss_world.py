@@ -52,7 +52,7 @@ class Records:
 class Shape:
     """How one certificate is made.  `digest`: also "sha1", "md5", "pss"; `trust`: its letters, None: not in the database;
     `forged`: signed by a key that is not its issuer's; `damaged`: a bit of the signature turned; `contradictory`: the algorithm
-    around it is not the one within."""
+    around it is not the one within; `subject`: its common name, else one that tells its place and case."""
 
     extensions: tuple[x509.ExtensionType, ...] = ()
     critical: tuple[type[x509.ExtensionType], ...] = (x509.BasicConstraints,)
@@ -121,7 +121,7 @@ class World:
         return made
 
     def issue(self, role: str, shape: Shape, issuer: Made | None, key: str = "") -> Made:
-        subject = f"{shape.subject or role} of {self.case.id}"
+        subject = shape.subject or f"{role} of {self.case.id}"
         signer = Made(issuer.certificate, key_of(issuer.kind, "forger"), issuer.kind) if issuer and shape.forged else issuer
         made = build(subject, shape, signer, key_of(shape.kind, key or role))
         if shape.version1 or shape.digest in OLD_DIGESTS:
