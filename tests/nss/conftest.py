@@ -1,0 +1,63 @@
+"""Directories that certutil made, and NSS shut down after each test, with nothing held."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from nss_pk11.nss import nss, pk11pub
+from nss_pk11.nss._state import state
+from tests.db.tools import FEW_ITERATIONS, Tools
+
+PASSWORD = "secret of the database"
+
+
+@pytest.fixture(autouse=True)
+def shut_down() -> Iterator[None]:
+    yield
+    pk11pub.PK11_SetPasswordFunc(None)
+    try:
+        if nss.NSS_IsInitialized():
+            nss.NSS_Shutdown()
+    finally:
+        if state.initialised:
+            state.end()
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CA, a server's certificate of it with the host's name and an address, another CA nobody trusts and a server of that."""
+    tools = Tools(tmp_path_factory.mktemp("nss") / "db", PASSWORD, environment=FEW_ITERATIONS)
+    tools.directory.mkdir()
+    tools.initialise()
+    tools.issue("ca", "-k", "ec", "-q", "nistp256", "--keyUsage", "certSigning,crlSigning", trust="CT,C,C")
+    tools.issue("server", "-k", "rsa", "-g", "2048", "-8", "host.example", "-7", "admin@host.example", issuer="ca", trust=",,")
+    tools.issue("stranger", "-k", "ec", "-q", "nistp256", "--keyUsage", "certSigning,crlSigning", trust=",,")
+    tools.issue("unknown", "-k", "ec", "-q", "nistp384", issuer="stranger", trust=",,")
+    return tools.directory
+
+
+@pytest.fixture
+def tools(template: Path, tmp_path: Path) -> Tools:
+    """A copy of it, and NSS's tools on it."""
+    shutil.copytree(template, tmp_path / "db")
+    return Tools(tmp_path / "db", PASSWORD, environment=FEW_ITERATIONS)
+
+
+@pytest.fixture
+def opened(tools: Tools) -> Tools:
+    """The copy, opened for changes; the password function knows the password."""
+    pk11pub.PK11_SetPasswordFunc(lambda slot, retry, arg: None if retry else PASSWORD)
+    nss.NSS_InitReadWrite(f"sql:{tools.directory}")
+    return tools
+
+
+@pytest.fixture
+def error() -> Callable[[], str]:
+    """The name of this thread's last error."""
+    from nss_pk11.nss.prerror import PR_ErrorToName, PR_GetError
+
+    return lambda: PR_ErrorToName(PR_GetError()) or ""
