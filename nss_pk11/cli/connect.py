@@ -62,7 +62,12 @@ _SECONDS = click.FloatRange(0.1, 3600)
 
 @click.command(short_help="Connect to a TLS server and say what was negotiated.")
 @click.argument("address", metavar="HOST[:PORT]")
-@click.option("--ca", type=click.Path(), metavar="FILE", help="Whose certificates are good, PEM. [default: the system's roots]")
+@click.option(
+    "--ca",
+    type=click.Path(),
+    metavar="FILE",
+    help="Whose certificates are good, PEM. [default: the database's trust with -d, else the system's roots]",
+)
 @click.option("--no-verify", is_flag=True, help="Go on whatever certificate the server shows; say what is wrong with it.")
 @click.option("--servername", metavar="NAME", help="Name to send and to check. [default: HOST]")
 @click.option("--identity", metavar="URI|FILE", help="Private key for a client certificate: pkcs11: URI, PEM or PKCS #12 file.")
@@ -106,7 +111,6 @@ def connect(
       nss-pk11 connect localhost:8443 --json --identity "pkcs11:token=card;object=me" --pin prompt
       nss-pk11 connect localhost:8443 -d ~/.pki/nssdb -f pwfile --nickname me
     """
-    from ..certs import Trust
     from ..net.executor import KeyExecutor
     from ..tls.config import ClientConfig
 
@@ -115,8 +119,8 @@ def connect(
     if nickname is not None and (database is None or identity is not None):
         raise click.UsageError("--nickname needs a database, -d DIR, and is instead of --identity")
     where = parse_address(address, 443)
-    verdict = Verdict(Trust.from_file(ca) if ca else Trust.system(), strict=not no_verify)
-    with _client_identity(identity, nickname, chain, modules, pin, database) as identities:
+    with _credentials(identity, nickname, chain, modules, pin, database, ca) as (identities, trust):
+        verdict = Verdict(trust, strict=not no_verify)
         config = ClientConfig(
             server_name=servername if servername is not None else where.host,
             session=_load_session(session_file),
@@ -128,25 +132,30 @@ def connect(
 
 
 @contextlib.contextmanager
-def _client_identity(
+def _credentials(
     source: str | None,
     nickname: str | None,
     chain: str | None,
     modules: tuple[str, ...],
     pin: PinProvider | None,
     database: str | None,
-) -> Iterator[tuple[Identity, ...]]:
-    if source is None and nickname is None:
-        yield ()
+    ca: str | None,
+) -> Iterator[tuple[tuple[Identity, ...], Verifier]]:
+    """Our own identities, and whom to trust: the file `ca`, else the database, else the system's roots."""
+    from ..certs import Trust
+
+    given: Verifier | None = Trust.from_file(ca) if ca else None
+    if source is None and database is None:
+        yield (), given or Trust.system()
         return
     from ..net.identity import load_identity
     from .nicknames import load_nickname
+    from .trusting import trust_of
 
-    with open_manager(modules, source, pin=pin, database=database) as manager:
-        if nickname is not None:
-            yield (load_nickname(manager, nickname),)
-        else:
-            yield (load_identity(manager, str(source), chain=chain),)
+    with open_manager(modules, source, pin=pin, database=database, roots=given is None) as manager:
+        identities = [load_identity(manager, source, chain=chain)] if source is not None else []
+        identities += [load_nickname(manager, nickname)] if nickname is not None else []
+        yield tuple(identities), given or (Trust.system() if database is None else trust_of(manager))
 
 
 def _converse(

@@ -72,7 +72,12 @@ _IDENTITY = "Private key: a pkcs11: URI, a PEM or a PKCS #12 file. Repeatable: t
 @negotiation_options
 @click.option("--client-auth", type=click.Choice(["none", "request", "require"]), default="none", show_default=True,
               help="Whether clients show a certificate.")  # fmt: skip
-@click.option("--ca", type=click.Path(), metavar="FILE", help="Whose client certificates are good, PEM.")
+@click.option(
+    "--ca",
+    type=click.Path(),
+    metavar="FILE",
+    help="Whose client certificates are good, PEM. [default: the database's trust with -d]",
+)
 @click.option("--www", is_flag=True, help="Answer with a page about the connection; JSON at /status.json. [the default]")
 @click.option("--dir", "directory", type=click.Path(exists=True, file_okay=False), metavar="DIR", help="Serve the files in DIR.")
 @click.option("--echo", is_flag=True, help="Send back whatever comes.")
@@ -125,8 +130,8 @@ def serve(
         raise click.UsageError("--nickname needs a database: give -d DIR")
     if sum((www, directory is not None, echo)) > 1:
         raise click.UsageError("--www, --dir and --echo exclude each other")
-    if client_auth != "none" and ca is None:
-        raise click.UsageError(f"--client-auth {client_auth} needs --ca FILE")
+    if client_auth != "none" and ca is None and rest["database"] is None:
+        raise click.UsageError(f"--client-auth {client_auth} needs --ca FILE, or -d DIR")
     if alpn is None and not echo:
         alpn = ("http/1.1",)
     settings = Settings(
@@ -310,15 +315,19 @@ def _drain(server: Any, number: int) -> None:
 def configure(manager: SlotManager, settings: Settings, identities: tuple[Identity, ...]) -> tuple[ServerConfig, Any]:
     """The engine's settings, and whose client certificates are good."""
     from ..certs import Trust
+    from ..certs.database import DatabaseTrust
     from ..tls.codepoints import Version
     from ..tls.config import ServerConfig
+    from .trusting import trust_of
 
     fields = dict(settings.negotiation)
     if not any(_speaks_tls13(identity) for identity in identities):
         if fields["min_version"] > Version.tls1_2:
             raise ConfigurationError("no key here can sign for TLS 1.3", name="SSL_ERROR_UNSUPPORTED_VERSION")
         fields["max_version"] = min(fields["max_version"], Version.tls1_2)
-    trust = Trust.from_file(settings.ca) if settings.ca else None
+    trust: Trust | DatabaseTrust | None = Trust.from_file(settings.ca) if settings.ca else None
+    if trust is None and settings.database is not None and settings.client_auth != "none":
+        trust = trust_of(manager)
     config = ServerConfig(
         identities=identities,
         client_auth=settings.client_auth,  # type: ignore[arg-type]

@@ -125,19 +125,36 @@ def test_a_wrong_password(softhsm: SoftHSM, pki: PKI, tmp_path: Path) -> None:
     assert "wrong\n" not in done.stderr.replace("the PIN is wrong\n", "")
 
 
-def test_clients_certificates_from_databases(softhsm: SoftHSM, pki: PKI, tmp_path: Path) -> None:
-    """One side's key lies in a directory of certutil, the other's in one of ours."""
+def test_both_sides_have_databases_and_nothing_else(softhsm: SoftHSM, pki: PKI, tmp_path: Path) -> None:
+    """One side's key and roots lie in a directory of certutil, the other's in one of ours."""
     host, client = pki.server("p256"), pki.client("rsa")
     serving = theirs(tmp_path / "server", pki, host)
     asking = ours(tmp_path / "client", pki, client, softhsm)
-    required = ("--client-auth", "require", "--ca", pki.ca_file)
-    with command.Serve(softhsm, *opened(serving), "--nickname", host.name, *required) as server:
+    with command.Serve(softhsm, *opened(serving), "--nickname", host.name, "--client-auth", "require") as server:
         for version in (Version.tls1_2, Version.tls1_3):
             ok, said = tstclnt(server.port, asking, client, version)
             assert ok, f"{said}\n{server.output}"
-        report = command.connect(softhsm, server.port, *opened(asking), "--nickname", client.name, "--ca", pki.ca_file)
+        report = command.connect(softhsm, server.port, *opened(asking), "--nickname", client.name)
         assert report["verified"] is True
         assert report["client_key"]["token"] == "NSS Certificate DB"
+
+
+def test_who_is_not_trusted_is_refused(softhsm: SoftHSM, pki: PKI, tmp_path: Path) -> None:
+    """The server's database trusts no client, then the client's no server either."""
+    host, client = pki.server("p256"), pki.client("rsa")
+    serving = theirs(tmp_path / "server", pki, host)
+    asking = ours(tmp_path / "client", pki, client, softhsm)
+    names = [f"root{number}" for number in range(len(roots(pki)))]
+    for name in names:
+        serving.certutil("-M", "-n", name, "-t", "C,,")
+    with command.Serve(softhsm, *opened(serving), "--nickname", host.name, "--client-auth", "require") as server:
+        identity = (*opened(asking), "--nickname", client.name)
+        command.connect(softhsm, server.port, *identity, status=6)
+        assert "SEC_ERROR_UNTRUSTED_ISSUER" in server.output
+        for name in names:
+            asking.certutil("-M", "-n", name, "-t", ",,")
+        refused = command.connect(softhsm, server.port, *identity, status=5)
+        assert refused["error"]["name"] == "SEC_ERROR_UNTRUSTED_ISSUER"
 
 
 # --- ours in selfserv ------------------------------------------------------------------------------------------------
