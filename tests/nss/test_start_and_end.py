@@ -46,8 +46,12 @@ def test_reading_changes_nothing(tools: Tools, error: Error) -> None:
     before = {file.name: hashlib.sha256(file.read_bytes()).digest() for file in tools.directory.iterdir()}
     pk11pub.PK11_SetPasswordFunc(lambda slot, retry, arg: PASSWORD)
     nss.NSS_Init(str(tools.directory))
-    slot = pk11pub.PK11_GetInternalKeySlot()
-    server = pk11pub.PK11_FindCertFromNickname("server")
+    try_to_change(pk11pub.PK11_GetInternalKeySlot(), pk11pub.PK11_FindCertFromNickname("server"), error)
+    nss.NSS_Shutdown()
+    assert {file.name: hashlib.sha256(file.read_bytes()).digest() for file in tools.directory.iterdir()} == before
+
+
+def try_to_change(slot: pk11pub.PK11SlotInfo, server: cert.CERTCertificate, error: Error) -> None:
     pk11pub.PK11_Authenticate(slot)
     attempts: list[Callable[[], object]] = [
         lambda: pk11pub.PK11_ImportCert(slot, server, None, "other"),
@@ -61,9 +65,6 @@ def test_reading_changes_nothing(tools: Tools, error: Error) -> None:
         with pytest.raises(NSPRError):
             attempt()
         assert error() == "SEC_ERROR_READ_ONLY"
-    del slot, server, attempts, attempt
-    nss.NSS_Shutdown()
-    assert {file.name: hashlib.sha256(file.read_bytes()).digest() for file in tools.directory.iterdir()} == before
 
 
 def test_no_database_there(tmp_path: Path, error: Error) -> None:
