@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import threading
@@ -25,6 +24,7 @@ from .keys import TokenKey
 from .login import SHARED_MEMORY, PinMemory
 from .model import Module, PrivateKey, Slot, Token, TokenCertificate
 from .modules import PKCS11Module, library_key, registrations
+from .nicknames import nicknamed, private_half
 from .publickeys import from_certificate, spki
 from .uri import Uri
 
@@ -311,7 +311,7 @@ class SlotManager:
         tokens: list[Token] = [slot.contents for slot in self.databases]
         if colon:
             tokens, nickname = [token for token in self.tokens() if token.info.label == label], name
-        return [item for token in tokens for item in _nicknamed(token, nickname, pins)]
+        return [item for token in tokens for item in nicknamed(token, nickname, pins)]
 
     def find_key_by_certificate(self, der: bytes, pins: PinProvider | None = None) -> PrivateKey:
         """The private key that a certificate is of, on whatever token it lies, databases first; one that shows its keys only
@@ -319,7 +319,7 @@ class SlotManager:
         public = from_certificate(der)
         tokens = sorted(self.tokens(), key=lambda token: not isinstance(token, DatabaseToken)) if public is not None else []
         for token in tokens:
-            key = _key_of(token, der, spki(public), pins or self._pins) if public is not None else None
+            key = private_half(token, der, spki(public), pins or self._pins) if public is not None else None
             if key is not None:
                 return key
         raise NotFound("no token has the private key of this certificate", name="SEC_ERROR_NO_KEY")
@@ -389,41 +389,6 @@ def _is_initialised(token: Token) -> bool:
         return bool(token.info.label) or "CKF_TOKEN_INITIALIZED" in token.flags
     except TokenError:
         return False
-
-
-def _nicknamed(token: Token, nickname: str, pins: PinProvider | None) -> list[TokenCertificate]:
-    found = [item for item in token.certificates() if item.label == nickname]
-    if not found and isinstance(token, DatabaseToken) and "@" in nickname:
-        addressed = {
-            record.der for record in token.database.certificates() if nickname.lower() in record.email.lower().split(",")
-        }
-        found = [item for item in token.certificates() if item.der in addressed]
-    if not found and pins is not None and "CKF_LOGIN_REQUIRED" in token.flags and not token.logged_in:
-        token.login(pins)
-        found = [item for item in token.certificates() if item.label == nickname]
-    return found
-
-
-def _key_of(token: Token, der: bytes, public: bytes, pins: PinProvider | None) -> PrivateKey | None:
-    """The key on `token` that has the public half `public`."""
-    try:
-        found = _with_public(token.find_keys(pins), public)
-        hidden = found is None and "CKF_LOGIN_REQUIRED" in token.flags and not token.logged_in
-        if not hidden or isinstance(token, DatabaseToken) or all(item.der != der for item in token.certificates()):
-            return found
-    except TokenError as error:
-        _log.info("looking for a key on token %s: %s", token.info.label, error)
-        return None
-    token.login(pins)
-    return _with_public(token.find_keys(pins), public)
-
-
-def _with_public(keys: Iterable[PrivateKey], public: bytes) -> PrivateKey | None:
-    for key in keys:
-        with contextlib.suppress(NotFound):  # a key without its public half
-            if spki(key.public_key) == public:
-                return key
-    return None
 
 
 def _once(tokens: list[Token]) -> list[Token]:
