@@ -55,7 +55,8 @@ def made(command: Command, tmp_path: Path) -> OnDatabase:
 def test_certutil_reads_what_create_made(made: OnDatabase) -> None:
     assert made.directory.stat().st_mode & 0o777 == 0o700
     assert made.tools.listed() == {}
-    made.tools.run("certutil", "-K", "-f", made.tools.file("wrong", "wrong\n"), status=255)
+    with pytest.raises(AssertionError, match="SEC_ERROR_BAD_PASSWORD"):
+        run("certutil", "-K", "-d", f"sql:{made.directory}", "-f", made.tools.file("wrong", "wrong\n"))
     assert "Listing of PKCS #11 Modules" in run("modutil", "-dbdir", f"sql:{made.directory}", "-list")
 
 
