@@ -151,20 +151,21 @@ def _dsa(attributes: Mapping[int, bytes]) -> PublicKeyTypes:
 
 
 def _ec(attributes: Mapping[int, bytes]) -> PublicKeyTypes:
-    curve, value = _CURVES[attributes[_A.ec_params]](), _point(attributes)
-    return ec.EllipticCurvePublicKey.from_encoded_point(curve, value)
+    curve = _CURVES[attributes[_A.ec_params]]()
+    return ec.EllipticCurvePublicKey.from_encoded_point(curve, _point(attributes, 1 + 2 * ((curve.key_size + 7) // 8)))
 
 
 def _ed25519(attributes: Mapping[int, bytes]) -> PublicKeyTypes:
-    return ed25519.Ed25519PublicKey.from_public_bytes(_point(attributes))
+    return ed25519.Ed25519PublicKey.from_public_bytes(_point(attributes, 32))
 
 
-def _point(attributes: Mapping[int, bytes]) -> bytes:
-    """A point is kept raw, or in an OCTET STRING (PKCS #11 v3.1 section 6.3.3); both are found in real files."""
+def _point(attributes: Mapping[int, bytes], size: int) -> bytes:
+    """A point is kept raw, or in an OCTET STRING (PKCS #11 v3.1 section 6.3.3); both are found in real files.
+
+    Its size tells them apart: a raw point begins with 04 as an OCTET STRING does, and what follows may look like a length.
+    """
     value = attributes.get(_A.nss_db) or attributes[_A.ec_point]
-    wrapped = len(value) > 2 and value[0] == 4 and value[1] == len(value) - 2
-    long_wrapped = len(value) > 3 and value[:2] == b"\x04\x81" and value[2] == len(value) - 3
-    return value[2:] if wrapped else value[3:] if long_wrapped else value
+    return value if len(value) == size else bytes(core.OctetString.load(value, strict=True))
 
 
 _READERS: dict[int, Callable[[Mapping[int, bytes]], PublicKeyTypes]] = {

@@ -156,6 +156,24 @@ def test_a_password_is_changed(manager: SlotManager, tmp_path: Path) -> None:
     assert list(tools.keys().values()) == ["ec"]
 
 
+@pytest.mark.parametrize(("curve", "second"), [(ec.SECP256R1(), 63), (ec.SECP384R1(), 95)], ids=["p256", "p384"])
+def test_a_point_that_looks_like_an_octet_string(
+    manager: SlotManager, tmp_path: Path, curve: ec.EllipticCurve, second: int
+) -> None:
+    """04, then what would be the length: one key in 256."""
+    private = ec.generate_private_key(curve)
+    while private.public_key().public_numbers().x >> (curve.key_size - 8) != second:
+        private = ec.generate_private_key(curve)
+    tools = make(tmp_path / "db")
+    token = manager.open_database(tools.directory, read_only=False, load_roots=False).token
+    token.login(pins.value(PASSWORD))
+    record = token.database.add_key(private, "odd")
+    assert tools.keys() == {record.key_id.hex(): "ec"}
+    (key,) = token.find_keys()
+    assert key.public_key == private.public_key()
+    assert key.sign(Algorithm.ecdsa_sha256, MESSAGE)
+
+
 # --- nicknames -------------------------------------------------------------------------------------------------------
 
 
