@@ -32,6 +32,33 @@ def test_callback_gets_slot_retry_and_argument() -> None:
     assert pins.callback(ask, person=True).person
 
 
+def test_a_password_file_of_nss(tmp_path: Path) -> None:
+    path = tmp_path / "pwfile"
+    path.write_bytes(b"NSS Certificate DB:one\r\nweb:t:wo\n")
+    source = pins.parse(f"@{path}")
+    assert source(REQUEST) == "t:wo"
+    assert source(pins.PinRequest(token="NSS Certificate DB")) == "one"
+    assert (source.static, source.person) == (False, False)
+
+
+def test_a_password_alone_is_for_the_first_token_that_asks(tmp_path: Path) -> None:
+    path = tmp_path / "pwfile"
+    path.write_text("secret\n")
+    source = pins.password_file(path)
+    assert [source(REQUEST), source(REQUEST)] == ["secret", "secret"]
+    with pytest.raises(ConfigurationError) as caught:
+        source(pins.PinRequest(token="card"))
+    assert "secret" not in str(caught.value)
+    path.write_text("")
+    assert source(REQUEST) == ""
+    path.write_bytes(b"\xff\n")
+    with pytest.raises(ConfigurationError):
+        source(REQUEST)
+    path.unlink()
+    with pytest.raises(ConfigurationError):
+        source(REQUEST)
+
+
 def test_value() -> None:
     source = pins.value("sesame")
     assert (source(REQUEST), source.static, source.person) == ("sesame", True, False)
