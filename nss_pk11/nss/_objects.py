@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from enum import IntEnum
 from typing import NamedTuple
@@ -71,13 +72,16 @@ def lying_on(slot: Slot) -> list[TokenCertificate]:
         raise
 
 
-def instances(wincx: object = None, *, ask: bool = False) -> Iterator[tuple[Slot, TokenCertificate]]:
-    """Every certificate on every token; with `ask`, those that show only after login too."""
+def instances() -> Iterator[tuple[Slot, TokenCertificate]]:
+    """Every certificate that shows now, on every token."""
+    return ((slot, item) for slot in usable_slots() for item in lying_on(slot))
+
+
+def log_in_to_all(wincx: object) -> None:
+    """To every token that shows no certificates before; one that nobody can log in to is passed over."""
     for slot in usable_slots():
-        if ask:
+        with suppress(NSPRError):
             log_in_unless_friendly(PK11SlotInfo(slot), wincx)
-        for item in lying_on(slot):
-            yield slot, item
 
 
 @sets_error
@@ -88,7 +92,7 @@ def PK11_FindCertsFromNickname(nickname: str, wincx: object = None) -> list[CERT
     before.  The best comes first: valid now, then the newest.
     Raises NSPRError: SEC_ERROR_NO_TOKEN, SEC_ERROR_UNKNOWN_CERT where C leaves the error as it was, and the login's.
     """
-    found = _by_uri(nickname, wincx) if nickname.lower().startswith("pkcs11:") else _by_nickname(nickname, wincx)
+    found = _by_uri(nickname) if nickname.lower().startswith("pkcs11:") else _by_nickname(nickname, wincx)
     if not found:
         raise NotFound(f"there is no certificate {nickname!r}", name="SEC_ERROR_UNKNOWN_CERT")
     return sorted(found, key=_preference, reverse=True)
@@ -106,9 +110,9 @@ def _by_nickname(nickname: str, wincx: object) -> list[CERTCertificate]:
     return [cert for _, cert in certificates if name.lower() in cert.addresses]
 
 
-def _by_uri(uri: str, wincx: object) -> list[CERTCertificate]:
+def _by_uri(uri: str) -> list[CERTCertificate]:
     named = {(item.token, item.der) for item in state.manager.find_certificates(uri)}
-    return [wrap(slot, item) for slot, item in instances(wincx) if (item.token, item.der) in named]
+    return [wrap(slot, item) for slot, item in instances() if (item.token, item.der) in named]
 
 
 def _preference(cert: CERTCertificate) -> tuple[bool, datetime, datetime]:
@@ -125,11 +129,13 @@ def PK11_FindCertFromNickname(nickname: str, wincx: object = None) -> CERTCertif
 @sets_error
 def PK11_ListCerts(type: int, pwarg: object = None) -> list[CERTCertificate]:
     """The certificates on all tokens, the internal module's first (pk11pub.h).  `type`: a `PK11CertListType`; "unique" is each
-    once, otherwise as often as there are tokens with it.  Logs in to tokens that show no certificates before."""
+    once, otherwise as often as there are tokens with it.  Logs in to tokens that show no certificates before; one that refuses is
+    passed over."""
     kind = PK11CertListType(type)
+    log_in_to_all(pwarg)
     seen: set[bytes] = set()
     listed = []
-    for slot, item in instances(pwarg, ask=True):
+    for slot, item in instances():
         if kind in _UNIQUE and item.der in seen:
             continue
         user = kind in {1, 2, 5} and is_user(slot, item)

@@ -6,7 +6,6 @@ import base64
 import re
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -16,12 +15,10 @@ from ..certs.nss import Usage, check_host, verify
 from ..db import CRLRecord, Database, Trust, TrustFlags
 from ..errors import CertificateError, ConfigurationError, DatabaseError, NotFound, NSPRError
 from . import _trust
-from ._authentication import log_in_unless_friendly
-from ._objects import PK11_FindCertFromNickname, delete_certificate, instances, is_user, wrap
-from ._slots import usable_slots
+from ._objects import PK11_FindCertFromNickname, delete_certificate, instances, is_user, log_in_to_all, wrap
 from ._state import state
 from .prerror import sets_error
-from .types import CERTCertificate, CERTValidity, PK11SlotInfo, SECKEYPublicKey
+from .types import CERTCertificate, CERTValidity, SECKEYPublicKey
 
 __all__ = [
     "CERTCertDBHandle",
@@ -225,9 +222,7 @@ def CERT_GetCertNicknames(handle: Handle, what: int, wincx: object = None) -> li
     """
     kind = SECCertNicknames(what)
     names: dict[str, None] = {}
-    for slot in usable_slots():
-        with suppress(NSPRError):
-            log_in_unless_friendly(PK11SlotInfo(slot), wincx)
+    log_in_to_all(wincx)
     for slot, item in instances():
         if not item.label or (kind == SECCertNicknames.SEC_CERT_NICKNAMES_USER and not is_user(slot, item)):
             continue

@@ -88,6 +88,7 @@ def test_a_module_for_now(softhsm: SoftHSM, token: TokenOnDisk, error: Error) ->
     module = secmod.SECMOD_LoadUserModule(f'library="{softhsm.module_path}" name="My soft tokens"')
     assert secmod.SECMOD_FindModule("My soft tokens") == module
     assert module.slotCount == len(module.slots) > 1
+    assert not secmod.SECMOD_IsModulePresent(1)  # FORTEZZA
     assert pk11pub.PK11_GetModule(pk11pub.PK11_FindSlotByName(token.label)) == module
     secmod.SECMOD_UnloadUserModule(module)
     for find in (lambda: secmod.SECMOD_FindModule("My soft tokens"), lambda: secmod.SECMOD_UnloadUserModule(module)):
@@ -150,8 +151,15 @@ def test_waiting_for_a_card(simulated_tokens: Callable[..., RunningSimulator], e
     with pytest.raises(NSPRError):
         secmod.SECMOD_WaitForAnyTokenEvent(module, secmod.CKF_DONT_BLOCK, 100)
     assert error() == "SEC_ERROR_NO_EVENT"
+    assert secmod.SECMOD_HasRemovableSlots(module)
+    left = secmod.SECMOD_FindSlot(module, "left")
     simulator["a"].remove()
     slot = secmod.SECMOD_WaitForAnyTokenEvent(module, 0, 100)
+    assert slot == left
+    assert pk11pub.PK11_GetSlotID(slot) == left.slot.id
+    with pytest.raises(NSPRError):
+        secmod.SECMOD_FindSlot(module, "middle")
+    assert error() == "SEC_ERROR_NO_SLOT_SELECTED"
     assert pk11pub.PK11_GetSlotName(slot) == "left"
     assert not pk11pub.PK11_IsPresent(slot)
     simulator["a"].insert("right")

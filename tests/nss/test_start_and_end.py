@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from nss_pk11.nss import cert, nss, pk11pub, prerror, prinit, secmod
+from nss_pk11.nss import cert, keyhi, nss, pk11pub, prerror, prinit, secmod
 from nss_pk11.nss.prerror import NSPRError
 from tests.db.tools import FEW_ITERATIONS, Tools
 
@@ -158,6 +158,23 @@ def test_keys_slots_and_modules_are_held(opened: Tools) -> None:
     nss.NSS_Shutdown()
 
 
+def test_what_was_duplicated_is_freed_as_often(opened: Tools) -> None:
+    server = pk11pub.PK11_FindCertFromNickname("server")
+    public = cert.CERT_ExtractPublicKey(server)
+    held = (pk11pub.PK11_FindKeyByAnyCert(server), pk11pub.PK11_GetInternalSlot(), secmod.SECMOD_GetInternalModule())
+    key, slot, module = held
+    assert (keyhi.SECKEY_CopyPrivateKey(key), pk11pub.PK11_ReferenceSlot(slot), secmod.SECMOD_ReferenceModule(module)) == held
+    cert.CERT_DestroyCertificate(server)
+    keyhi.SECKEY_DestroyPublicKey(public)
+    for _ in range(2):
+        with pytest.raises(NSPRError):
+            nss.NSS_Shutdown()
+        keyhi.SECKEY_DestroyPrivateKey(key)
+        pk11pub.PK11_FreeSlot(slot)
+        secmod.SECMOD_DestroyModule(module)
+    nss.NSS_Shutdown()
+
+
 def test_it_may_begin_again(tools: Tools) -> None:
     for _ in range(3):
         nss.NSS_Init(str(tools.directory))
@@ -200,3 +217,4 @@ def test_nspr(error: Error) -> None:
 @pytest.mark.parametrize(("version", "good"), [("3.10", True), ("3.12.4", True), ("3.999", False), ("4.0", False), ("x", False)])
 def test_versions(version: str, good: bool) -> None:
     assert nss.NSS_VersionCheck(version) is good
+    assert nss.NSS_GetVersion()[0].isdigit()
