@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from enum import IntEnum
@@ -62,6 +62,13 @@ def wrap(slot: Slot, item: TokenCertificate) -> CERTCertificate:
     return CERTCertificate(item.der, f"{item.token.label}:{item.label}" if other_token else item.label, slot)
 
 
+def wrap_all(found: Iterable[tuple[Slot, TokenCertificate]]) -> Iterator[CERTCertificate]:
+    """Those that can be read: one that cannot hinders nobody."""
+    for slot, item in found:
+        with suppress(NSPRError):
+            yield wrap(slot, item)
+
+
 def lying_on(slot: Slot) -> list[TokenCertificate]:
     """What a token shows now; a token that has just gone shows nothing."""
     try:
@@ -103,16 +110,16 @@ def _by_nickname(nickname: str, wincx: object) -> list[CERTCertificate]:
     slot = PK11_FindSlotByName(token if colon else None)
     name = name if colon else nickname
     log_in_unless_friendly(slot, wincx)
-    certificates = [(item.label, wrap(slot.slot, item)) for item in lying_on(slot.slot)]
-    named = [cert for label, cert in certificates if label == name]
+    items = [(slot.slot, item) for item in lying_on(slot.slot)]
+    named = list(wrap_all((slot, item) for slot, item in items if item.label == name))
     if named or "@" not in name:
         return named
-    return [cert for _, cert in certificates if name.lower() in cert.addresses]
+    return [cert for cert in wrap_all(items) if name.lower() in cert.addresses]
 
 
 def _by_uri(uri: str) -> list[CERTCertificate]:
     named = {(item.token, item.der) for item in state.manager.find_certificates(uri)}
-    return [wrap(slot, item) for slot, item in instances() if (item.token, item.der) in named]
+    return list(wrap_all((slot, item) for slot, item in instances() if (item.token, item.der) in named))
 
 
 def _preference(cert: CERTCertificate) -> tuple[bool, datetime, datetime]:
@@ -141,18 +148,17 @@ def PK11_ListCerts(type: int, pwarg: object = None) -> list[CERTCertificate]:
         user = kind in {1, 2, 5} and is_user(slot, item)
         if (kind in _USERS and not user) or (kind == PK11CertListType.PK11CertListRootUnique and user):
             continue
-        cert = wrap(slot, item)
-        if kind in _CAS and not is_ca(cert):
-            continue
-        seen.add(item.der)
-        listed.append((bool(slot.module.path), cert))
+        for cert in wrap_all([(slot, item)]):
+            if kind not in _CAS or is_ca(cert):
+                seen.add(item.der)
+                listed.append((bool(slot.module.path), cert))
     return [cert for _, cert in sorted(listed, key=lambda pair: pair[0])]
 
 
 @sets_error
 def PK11_ListCertsInSlot(slot: PK11SlotInfo) -> list[CERTCertificate]:
     """The certificates on one token that show now (pk11pub.h)."""
-    return [wrap(slot.slot, item) for item in lying_on(slot.slot)]
+    return list(wrap_all((slot.slot, item) for item in lying_on(slot.slot)))
 
 
 def is_user(slot: Slot, item: TokenCertificate) -> bool:

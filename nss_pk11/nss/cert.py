@@ -15,7 +15,7 @@ from ..certs.nss import Usage, check_host, verify
 from ..db import CRLRecord, Database, Trust, TrustFlags
 from ..errors import CertificateError, ConfigurationError, DatabaseError, NotFound, NSPRError
 from . import _trust
-from ._objects import PK11_FindCertFromNickname, delete_certificate, instances, is_user, log_in_to_all, wrap
+from ._objects import PK11_FindCertFromNickname, delete_certificate, instances, is_user, log_in_to_all, wrap, wrap_all
 from ._state import state
 from .prerror import sets_error
 from .types import CERTCertificate, CERTValidity, SECKEYPublicKey
@@ -186,7 +186,7 @@ def CERT_FindCertByNicknameOrEmailAddr(handle: Handle, name: str) -> CERTCertifi
 @sets_error
 def CERT_FindCertByDERCert(handle: Handle, derCert: bytes) -> CERTCertificate:
     """That very certificate, on a token (cert.h).  Raises NotFound (SEC_ERROR_UNKNOWN_CERT)."""
-    return _first(wrap(slot, item) for slot, item in instances() if item.der == derCert)
+    return _first(wrap_all((slot, item) for slot, item in instances() if item.der == derCert))
 
 
 @sets_error
@@ -203,7 +203,7 @@ def CERT_FindCertByIssuerAndSN(handle: Handle, issuerAndSN: tuple[bytes, int]) -
 
 
 def _all() -> Iterator[CERTCertificate]:
-    return (wrap(slot, item) for slot, item in instances())
+    return wrap_all(instances())
 
 
 def _first(found: Iterable[CERTCertificate]) -> CERTCertificate:
@@ -226,10 +226,10 @@ def CERT_GetCertNicknames(handle: Handle, what: int, wincx: object = None) -> li
     for slot, item in instances():
         if not item.label or (kind == SECCertNicknames.SEC_CERT_NICKNAMES_USER and not is_user(slot, item)):
             continue
-        cert = wrap(slot, item)
         wanted = _WANTED.get(kind)
-        if wanted is None or any(flags & wanted for flags in _trust.trust_of(cert)):
-            names[cert.nickname] = None
+        for cert in wrap_all([(slot, item)]):
+            if wanted is None or any(flags & wanted for flags in _trust.trust_of(cert)):
+                names[cert.nickname] = None
     return list(names)
 
 

@@ -93,11 +93,25 @@ class CERTCertificate(Reference):
     """A certificate (certt.h).  `nickname` is `token:nickname` where it lies on another token than the database's."""
 
     def __init__(self, derCert: bytes, nickname: str = "", slot: Slot | None = None) -> None:
+        """Raises NSPRError (SEC_ERROR_BAD_DER)."""
         super().__init__()
-        self.derCert, self.nickname = derCert, nickname
-        self._slot = slot
-        # Parsed field by field, so that an odd certificate on a token hinders nobody who does not look at it.
-        self._parts = asn1crypto.x509.Certificate.load(derCert)
+        self.derCert, self.nickname, self._slot = derCert, nickname, slot
+        try:
+            self._parts = parts = asn1crypto.x509.Certificate.load(derCert)
+            self.derSubject: bytes = parts.subject.dump()
+            self.derIssuer: bytes = parts.issuer.dump()
+            self.serialNumber: int = parts.serial_number
+            self.version: int = int(parts["tbs_certificate"]["version"])  # 2 for version 3, as encoded
+            self.validity = CERTValidity(parts.not_valid_before, parts.not_valid_after)  # in UTC
+            self.spki: bytes = parts.public_key.dump()  # SubjectPublicKeyInfo
+            self.is_ca = self._basic_constraints()
+        except _UNREADABLE:
+            raise NSPRError("this is no certificate that can be read", name="SEC_ERROR_BAD_DER") from None
+
+    def _basic_constraints(self) -> bool | None:
+        """What they say; None where there are none."""
+        constraints = self._parts.basic_constraints_value
+        return None if constraints is None else bool(constraints["ca"].native)
 
     @classmethod
     def decode(cls, derCert: bytes, nickname: str = "") -> Self:
@@ -123,53 +137,23 @@ class CERTCertificate(Reference):
 
     @property
     def subjectName(self) -> str:
-        """For people: `Common Name: host.example, Country: DE`."""
-        return str(self._parts.subject.human_friendly)
+        """For people: `Common Name: host.example, Country: DE`; "" where it cannot be read."""
+        return _readable(self._parts.subject)
 
     @property
     def issuerName(self) -> str:
-        return str(self._parts.issuer.human_friendly)
-
-    @property
-    def derSubject(self) -> bytes:
-        return bytes(self._parts.subject.dump())
-
-    @property
-    def derIssuer(self) -> bytes:
-        return bytes(self._parts.issuer.dump())
-
-    @property
-    def serialNumber(self) -> int:
-        return int(self._parts.serial_number)
-
-    @property
-    def version(self) -> int:
-        """2 for version 3, as encoded."""
-        return int(self._parts["tbs_certificate"]["version"])
-
-    @property
-    def validity(self) -> CERTValidity:
-        """In UTC."""
-        return CERTValidity(self._parts.not_valid_before, self._parts.not_valid_after)
-
-    @property
-    def is_ca(self) -> bool | None:
-        """What basicConstraints say; None where there are none."""
-        constraints = self._parts.basic_constraints_value
-        return None if constraints is None else bool(constraints["ca"].native)
+        return _readable(self._parts.issuer)
 
     @property
     def addresses(self) -> frozenset[str]:
         """The e-mail addresses in it, in small letters."""
-        names = self._parts.subject_alt_name_value or ()
-        found = [name.native for name in names if name.name == "rfc822_name"]
-        found += [self._parts.subject.native.get("email_address") or ""]
-        return frozenset(address.lower() for address in found if isinstance(address, str) and address)
-
-    @property
-    def spki(self) -> bytes:
-        """SubjectPublicKeyInfo."""
-        return bytes(self._parts.public_key.dump())
+        try:
+            names = self._parts.subject_alt_name_value or ()
+            found = [name.native for name in names if name.name == "rfc822_name"]
+            found.append(self._parts.subject.native.get("email_address"))
+        except _UNREADABLE:
+            return frozenset()
+        return frozenset(address.lower() for address in found if isinstance(address, str))
 
     @property
     def public_key(self) -> PublicKeyTypes:
@@ -187,6 +171,17 @@ class CERTCertificate(Reference):
 
     def __repr__(self) -> str:
         return f"<CERTCertificate {self.nickname or 'without nickname'!r}>"
+
+
+# What asn1crypto raises where it is given something else than it expects.
+_UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, OverflowError)
+
+
+def _readable(name: asn1crypto.x509.Name) -> str:
+    try:
+        return str(name.human_friendly)
+    except _UNREADABLE:
+        return ""
 
 
 class SECKEYPrivateKey(Reference):
