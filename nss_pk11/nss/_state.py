@@ -20,7 +20,7 @@ from ..slots.modules import library_key
 
 if TYPE_CHECKING:
     from ..certs.stores import MemoryStore
-    from ..db import Database
+    from ..db import Database, Trust
     from ..slots import Module, Slot, SlotEvent, SlotManager, Watcher
     from .types import PK11SlotInfo
 
@@ -60,6 +60,7 @@ class State:
         self.disabled: dict[tuple[str, int], int] = {}  # slots the user does not want: module path and slot id, reason
         self.entries: dict[Module, ModuleEntry] = {}  # what the module list, or the application, says of modules in use
         self.roots: dict[Slot, MemoryStore] = {}  # what root modules hold
+        self.root_records: dict[Slot, dict[tuple[bytes, bytes], Trust]] = {}  # and what they say
         self._manager: SlotManager | None = None
         self._watcher: Watcher | None = None
         self._events: dict[Module, SimpleQueue[Slot | None]] = {}
@@ -90,6 +91,7 @@ class State:
         self.disabled.clear()
         self.entries.clear()
         self.roots.clear()
+        self.root_records.clear()
         self._events.clear()
         self._watcher = None
         manager.close()

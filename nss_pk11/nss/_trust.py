@@ -62,17 +62,24 @@ def _token_store(slot: Slot) -> MemoryStore:
     with warnings.catch_warnings():  # some old roots have the serial number 0
         warnings.simplefilter("ignore", CryptographyDeprecationWarning)
         made = MemoryStore(certificates)
-    if records and slot.token is not None and "CKF_WRITE_PROTECTED" in slot.token.flags:
+    if slot in state.root_records:
         state.roots[slot] = made
     return made
 
 
 def _records(slot: Slot) -> dict[tuple[bytes, bytes], Trust]:
+    """What a token says of certificates; a root module is asked once."""
     token = slot.token
     if not isinstance(token, PKCS11Token):
         return {}
+    kept = state.root_records.get(slot)
+    if kept is not None:
+        return kept
     try:
-        return token.trust_records()
+        records = token.trust_records()
+        if records and "CKF_WRITE_PROTECTED" in token.flags:
+            state.root_records[slot] = records
+        return records
     except TokenError as error:  # a search for a class of objects that it does not know
         _log.info("trust records of token %s: %s", token.info.label, error)
         return {}
