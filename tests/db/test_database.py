@@ -5,7 +5,10 @@ from __future__ import annotations
 
 import datetime
 import shutil
+import socket
 import sqlite3
+import ssl
+import time
 import warnings
 from pathlib import Path
 
@@ -27,6 +30,8 @@ from nss_pk11.errors import (
     PinIncorrect,
 )
 from tests.db.tools import Tools, signs
+from tests.support.peers.base import Process, accepts, free_port
+from tests.support.require import require
 
 PASSWORD = "a pässword of 20"
 OLD = Path(__file__).parents[2] / "fixtures" / "nss-old"
@@ -392,6 +397,27 @@ def test_ed25519_keys_are_kept_and_do_not_trouble_certutil(ours: Tools) -> None:
     ours.change_password("another")
     with opened(ours) as database:
         signs(database.private_key(database.keys()[0]), key.public_key())
+
+
+def test_selfserv_serves_from_a_database_of_ours(tmp_path: Path) -> None:
+    tools = make(tmp_path / "db", "")
+    key = KEYS["p256"]()
+    der = certificate(key, "localhost")
+    with opened(tools) as database:
+        database.add_key(key, "server")
+        database.add_certificate(der, "server", Trust.parse("Pu,,"))
+    port = free_port()
+    command: list[str | Path] = [require("selfserv"), "-p", str(port), "-d", f"sql:{tools.directory}", "-n", "server", "-v"]
+    with Process(command) as process:
+        deadline = time.monotonic() + 20
+        while not accepts(port):
+            assert process.running, process.output
+            assert time.monotonic() < deadline
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.load_verify_locations(cadata=ssl.DER_cert_to_PEM_cert(der))
+        context.check_hostname = False
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as raw, context.wrap_socket(raw) as connection:
+            assert connection.getpeercert(binary_form=True) == der
 
 
 def test_no_secret_is_shown(tmp_path: Path) -> None:
