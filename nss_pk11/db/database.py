@@ -254,8 +254,10 @@ class Database:
     # --- keys ---
 
     def keys(self) -> list[KeyRecord]:
-        """The private keys' public sides; no password needed.  Raises DatabaseError where one makes no sense."""
-        return [self._key_record(stored) for stored in self._keys.find({_A.object_class: ulong(ObjectClass.private_key)})]
+        """The private keys' public sides, but for those on curves unknown here; no password needed.  Raises DatabaseError where
+        one makes no sense."""
+        found = self._keys.find({_A.object_class: ulong(ObjectClass.private_key)})
+        return [self._key_record(stored) for stored in found if key_attributes.is_known(stored.attributes)]
 
     def private_key(self, record: KeyRecord) -> PrivateKeyTypes:
         """Decrypt a key; its MACs are checked.  Raises DatabaseLocked before `unlock`, DatabaseError where it is damaged."""

@@ -78,6 +78,13 @@ def to_objects(private_key: PrivateKeyTypes, nickname: str, subject: bytes) -> K
     return KeyObjects(public, private, _secret_parts(private_key))
 
 
+def is_known(attributes: Mapping[int, bytes]) -> bool:
+    """False for a key on a curve that is not read here; certutil makes such too: X25519."""
+    curve = attributes.get(_A.ec_params, b"")
+    names_a_curve = attributes.get(_A.key_type) == ulong(KeyType.ec) and curve.startswith(b"\x06")  # an OBJECT IDENTIFIER
+    return not names_a_curve or curve in _CURVES
+
+
 def public_key(attributes: Mapping[int, bytes]) -> PublicKeyTypes:
     """The public key of a private key's or public key's object.  Raises DatabaseError where it makes no sense."""
     try:

@@ -156,6 +156,16 @@ def test_a_password_is_changed(manager: SlotManager, tmp_path: Path) -> None:
     assert list(tools.keys().values()) == ["ec"]
 
 
+def test_keys_of_other_kinds_are_passed_over(manager: SlotManager, tmp_path: Path) -> None:
+    tools = make(tmp_path / "db", "")
+    tools.certutil("-G", "-z", tools.noise, "-k", "ec", "-q", "curve25519")
+    tools.certutil("-G", "-z", tools.noise, "-k", "dsa", "-g", "1024")
+    tools.issue("www", "-k", "ec", "-q", "nistp256")
+    token = manager.open_database(tools.directory, load_roots=False).token
+    assert sorted(key.kind for key in token.find_keys()) == ["CKK_DSA", "ec"]
+    assert manager.find_key_by_certificate(tools.der("www")).label == "www"
+
+
 @pytest.mark.parametrize(("curve", "second"), [(ec.SECP256R1(), 63), (ec.SECP384R1(), 95)], ids=["p256", "p384"])
 def test_a_point_that_looks_like_an_octet_string(
     manager: SlotManager, tmp_path: Path, curve: ec.EllipticCurve, second: int
