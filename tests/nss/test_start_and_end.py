@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import sqlite3
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -218,3 +220,44 @@ def test_nspr(error: Error) -> None:
 def test_versions(version: str, good: bool) -> None:
     assert nss.NSS_VersionCheck(version) is good
     assert nss.NSS_GetVersion()[0].isdigit()
+
+
+@pytest.mark.parametrize("name", ["cert9.db", "key4.db"])
+def test_a_damaged_database(tools: Tools, name: str, error: Error) -> None:
+    (tools.directory / name).write_bytes(b"nonsense" * 1000)
+    with pytest.raises(NSPRError):
+        nss.NSS_Init(str(tools.directory))
+    assert error() == "SEC_ERROR_BAD_DATABASE"
+    assert not nss.NSS_IsInitialized()
+
+
+def test_a_certificate_that_is_none_hinders_nobody(tools: Tools, error: Error) -> None:
+    with contextlib.closing(sqlite3.connect(tools.directory / "cert9.db")) as database, database:
+        changed = database.execute("update nssPublic set a11 = x'30820102' where a3 = ?", (b"unknown",)).rowcount
+    assert changed == 1
+    nss.NSS_Init(str(tools.directory))
+    found = [item.nickname for item in pk11pub.PK11_ListCerts(0) if ":" not in item.nickname]
+    assert sorted(found) == ["ca", "server", "stranger"]
+    server = pk11pub.PK11_FindCertFromNickname("server")
+    assert cert.CERT_FindCertByName(None, server.derSubject) == server
+    cert.CERT_VerifyCertNow(None, server, True, cert.SECCertUsage.certUsageSSLServer)
+    with pytest.raises(NSPRError):
+        pk11pub.PK11_FindCertFromNickname("unknown")
+    assert error() == "SEC_ERROR_UNKNOWN_CERT"
+
+
+def test_threads_begin_at_once(tools: Tools) -> None:
+    ready = threading.Barrier(4)
+    found: list[str] = []
+
+    def begin() -> None:
+        ready.wait()
+        nss.NSS_Init(str(tools.directory))
+        found.append(pk11pub.PK11_FindCertFromNickname("server").nickname)
+
+    threads = [threading.Thread(target=begin) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == ["server"] * 4
