@@ -16,9 +16,10 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from asn1crypto import core
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from nss_pk11.db import Database, Location, Trust, store
+from nss_pk11.db import Database, Location, Trust, crypto, store
 from nss_pk11.db.attributes import COLUMNS, Attribute, column
 from nss_pk11.db.location import parse
 from nss_pk11.db.store import Store
@@ -172,18 +173,19 @@ def test_hostile_key_files(directory: Path, what: str) -> None:
 
 
 def test_a_file_that_asks_for_work_without_end(directory: Path) -> None:
-    """PBKDF2 iterations come from the file: two thousand million of them would be hours."""
-    connection = sqlite3.connect(directory / "key4.db")
-    ((check,),) = connection.execute("SELECT item2 FROM metaData WHERE id='password'").fetchall()
-    few, many = bytes.fromhex("020102"), bytes.fromhex("02047fffffff")
-    at = check.index(few, 40)
-    longer = bytearray(check.replace(few, many, 1))
-    for place in (1, 3, 3 + 2 + 11, 3 + 2 + 11 + 2 + 11):  # the lengths around it, by the way they nest
-        longer[place] = min(longer[place] + 3, 0x7F) if at else longer[place]
-    connection.execute("UPDATE metaData SET item2=? WHERE id='password'", (bytes(longer),))
-    connection.commit()
-    connection.close()
-    refused(directory)
+    """PBKDF2 iterations come from the file: two thousand million of them would be half an hour."""
+    scheme = crypto._Algorithm({"algorithm": crypto._AES256_CBC, "parameters": core.OctetString(bytes(14))})
+    for iterations, accepted in ((1000, True), (0, False), (2**31 - 1, False), (2**70, False)):
+        check = crypto._stored(crypto._PBES2, bytes(32), iterations, scheme, bytes(32))
+        connection = sqlite3.connect(directory / "key4.db")
+        connection.execute("UPDATE metaData SET item2=? WHERE id='password'", (check,))
+        connection.commit()
+        connection.close()
+        if accepted:
+            with Database.open(directory) as database:
+                assert not database.unlock("secret")
+        else:
+            assert refused(directory).name == "SEC_ERROR_BAD_DATABASE"
 
 
 def test_nothing_there(tmp_path: Path) -> None:
