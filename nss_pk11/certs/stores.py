@@ -27,8 +27,8 @@ class Records(Protocol):
     def certificates(self, *, subject: bytes | None = None) -> Sequence[Any]:
         """Records with the `der` of the certificates of this subject, or of all."""
 
-    def trust(self, der: bytes) -> Any:
-        """Its `ssl` prints as certutil's letters."""
+    def recorded_trust(self, der: bytes) -> Any:
+        """Its `ssl` prints as certutil's letters; None where nothing is said of the certificate."""
 
     def crls(self) -> Sequence[Any]:
         """Records with the `der` of CRLs and of their `issuer`."""
@@ -45,7 +45,8 @@ class DatabaseStore:
         return self._ask("subject", subject, lambda: [record.der for record in self._records.certificates(subject=subject)])
 
     def trust(self, der: bytes) -> str | None:
-        return self._ask("trust", der, lambda: str(self._records.trust(der).ssl) or None)
+        said = self._ask("trust", der, lambda: self._records.recorded_trust(der))
+        return None if said is None else str(said.ssl)
 
     def crls(self, issuer: bytes) -> Sequence[bytes]:
         lists = self._ask("crls", b"", lambda: list(self._records.crls()))

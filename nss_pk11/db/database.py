@@ -186,17 +186,24 @@ class Database:
     # --- trust ---
 
     def trust(self, der: bytes) -> Trust:
-        """What is said of a certificate; no flags where nothing is.  `u` where its private key is here.
+        """What is said of a certificate; no flags where nothing is.  `u` where its private key is here."""
+        return self.recorded_trust(der) or from_stored({}, self._is_mine(der))
+
+    def recorded_trust(self, der: bytes) -> Trust | None:
+        """The same, or None where nothing is said: no flags (",,") are a saying too, which overrules a root module's.
 
         Once unlocked, an object in which a MAC does not fit says nothing: somebody else wrote it.
         """
-        attributes = records.certificate_attributes(der, "")
-        user = bool(self._keys.find({_A.object_class: ulong(ObjectClass.private_key), _A.id: attributes[_A.id]}))
         for stored in self._trust_objects(der):
             values = {name: value for name in STORED if (value := stored.get(name))}
             if all(self._protection.is_genuine("cert", stored.id, name, value) for name, value in values.items()):
-                return from_stored({name: int.from_bytes(value, "big") for name, value in values.items()}, user)
-        return from_stored({}, user)
+                return from_stored({name: int.from_bytes(value, "big") for name, value in values.items()}, self._is_mine(der))
+        return None
+
+    def _is_mine(self, der: bytes) -> bool:
+        """Whether the certificate's private key is here."""
+        id = records.certificate_attributes(der, "")[_A.id]
+        return bool(self._keys.find({_A.object_class: ulong(ObjectClass.private_key), _A.id: id}))
 
     def set_trust(self, der: bytes, trust: Trust) -> None:
         """Say `trust` of a certificate, in place of what was said.  Raises DatabaseLocked before `unlock`."""
