@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import socket
 import ssl
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -118,3 +119,18 @@ def test_clients_and_the_authorities_they_are_told(world: World, database: Datab
     assert trust.authorities == (world.chain[-1].certificate.subject.public_bytes(),)
     chain = [one.der for one in world.chain[:2]]
     assert len(trust.verify_client(chain, now=TODAY.timestamp())) == 3
+
+
+def test_user_who_takes_the_trust_from_a_root_overrules_the_root_module(tmp_path: Path, world: World, database: Database) -> None:
+    """certutil writes a record without flags, and NSS asks the database first."""
+    root, now, chain = world.chain[-1].der, TODAY.timestamp(), [one.der for one in world.chain[:2]]
+    trust = DatabaseTrust.of(database, MemoryStore({root: "C"}))
+    trust.verify_server(chain, HOST, now=now)
+    [record] = database.certificates(der=root)
+    done = subprocess.run(
+        ["certutil", "-M", "-d", f"sql:{database.directory}", "-n", record.nickname, "-t", ",,"], capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    with pytest.raises(CertificateError) as caught:
+        trust.verify_server(chain, HOST, now=now)
+    assert caught.value.name == "SEC_ERROR_UNTRUSTED_ISSUER"
