@@ -9,12 +9,12 @@ from datetime import datetime, timedelta
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, mldsa, padding, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.x509 import ocsp
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from .info import extension
-from .rules import STRONG_HASHES, check_dates, issued, refusal
+from .rules import SELF_HASHING, STRONG_HASHES, check_dates, issued, refusal
 
 SKEW = timedelta(minutes=5)  # how far a responder's clock and ours may be apart
 MAX_AGE = timedelta(days=10)  # of a response without nextUpdate, which promises nothing (the CA/Browser Forum's limit)
@@ -26,14 +26,6 @@ _STATUS_NAMES = {
     ocsp.OCSPResponseStatus.SIG_REQUIRED: "SEC_ERROR_OCSP_REQUEST_NEEDS_SIG",
     ocsp.OCSPResponseStatus.UNAUTHORIZED: "SEC_ERROR_OCSP_UNAUTHORIZED_REQUEST",
 }
-
-_SELF_HASHING = (
-    ed25519.Ed25519PublicKey,
-    ed448.Ed448PublicKey,
-    mldsa.MLDSA44PublicKey,
-    mldsa.MLDSA65PublicKey,
-    mldsa.MLDSA87PublicKey,
-)
 
 
 def must_staple(certificate: x509.Certificate) -> bool:
@@ -129,7 +121,7 @@ def _verify(response: ocsp.OCSPResponse, signer: x509.Certificate) -> None:
         key.verify(signature, data, padding.PKCS1v15(), algorithm)
     elif isinstance(key, ec.EllipticCurvePublicKey) and isinstance(algorithm, STRONG_HASHES):
         key.verify(signature, data, ec.ECDSA(algorithm))
-    elif isinstance(key, _SELF_HASHING):
+    elif isinstance(key, SELF_HASHING):
         key.verify(signature, data)
     else:
         raise UnsupportedAlgorithm("signature algorithm of the OCSP response")

@@ -35,15 +35,16 @@ _KNOWN_CRITICAL = {
     ExtensionOID.SUBJECT_ALTERNATIVE_NAME,
     ExtensionOID.NAME_CONSTRAINTS,  # refused by its own check, with its own name
 }
-STRONG_HASHES = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
-_STRONG_CURVES = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
-_UNKNOWN_TO_THE_LIBRARY = (
+SELF_HASHING = (  # keys that take the whole message
     ed25519.Ed25519PublicKey,
     ed448.Ed448PublicKey,
     mldsa.MLDSA44PublicKey,
     mldsa.MLDSA65PublicKey,
     mldsa.MLDSA87PublicKey,
 )
+STRONG_HASHES = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
+_STRONG_CURVES = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
+_UNKNOWN_TO_THE_LIBRARY = SELF_HASHING  # as issuers
 
 Path = list[x509.Certificate]
 

@@ -10,13 +10,13 @@ from functools import lru_cache
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, mldsa, padding, rsa
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 
 from ..errors import CertificateError
 from .facts import LARGEST_KEPT, Facts
 from .info import PARSE_ERRORS
-from .rules import refusal
+from .rules import SELF_HASHING, refusal
 
 MINIMUM_BITS = 1023  # of RSA and DSA keys that sign certificates: NSS_RSA_MIN_KEY_SIZE, NSS_DSA_MIN_KEY_SIZE
 MAXIMUM_RSA, MAXIMUM_DSA = 16384, 3072  # bits, as in NSS: verifying takes time that a stranger chooses
@@ -27,13 +27,6 @@ _DETAILS = {
     "SEC_ERROR_BAD_SIGNATURE": "is bad, or another's",
     "SEC_ERROR_CERT_SIGNATURE_ALGORITHM_DISABLED": "is of a kind that is not allowed, or that is not its key's",
 }
-_SELF_HASHING = (
-    ed25519.Ed25519PublicKey,
-    ed448.Ed448PublicKey,
-    mldsa.MLDSA44PublicKey,
-    mldsa.MLDSA65PublicKey,
-    mldsa.MLDSA87PublicKey,
-)
 
 Signed = x509.Certificate | x509.CertificateRevocationList
 
@@ -96,7 +89,7 @@ def _verify(key: CertificatePublicKeyTypes, signed: Signed, data: bytes, algorit
         key.verify(signature, data, ec.ECDSA(algorithm))
     elif isinstance(key, dsa.DSAPublicKey) and algorithm and not by_curve and parameters is None:
         key.verify(signature, data, algorithm)
-    elif isinstance(key, _SELF_HASHING) and algorithm is None:
+    elif isinstance(key, SELF_HASHING) and algorithm is None:
         key.verify(signature, data)
     else:
         raise TypeError("signature of another kind than the key")

@@ -6,7 +6,7 @@ Touches the file, the database's token and the PIN providers.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -142,18 +142,18 @@ def _free_name(token: DatabaseToken, der: bytes) -> str:
 def _is_crl(data: bytes) -> bool:
     from cryptography import x509
 
-    try:
-        x509.load_der_x509_crl(data)
-    except ValueError:
-        return False
-    return True
+    return _is_read(x509.load_der_x509_crl, data)
 
 
 def _is_certificate(data: bytes) -> bool:
     from cryptography import x509
 
+    return _is_read(x509.load_der_x509_certificate, data)
+
+
+def _is_read(load: Callable[[bytes], object], data: bytes) -> bool:
     try:
-        x509.load_der_x509_certificate(data)
+        load(data)
     except ValueError:
         return False
     return True
