@@ -60,7 +60,7 @@ class NotQuick(Exception):
 class Errand:
     """One operation on its way.
 
-    `use(member, patient)` does it.  `purpose` and `mechanism(member)`, `peer`: for observers.  `deadline`: monotonic seconds.
+    `use` does it.  `purpose` and `peer`: for observers.  `deadline`: monotonic seconds.
     `answer(result, error)` is called once, in whatever thread has it.
     """
 
@@ -262,9 +262,8 @@ class Dispatcher:
         errand.started = now
         refusal = member.refusal
         if refusal is not None and not member.breaker.closed and not errand.probes:
-            self._failed(
-                errand, member, copy.copy(refusal)
-            )  # nobody could log in while it queued: who cancelled is not asked again
+            # Nobody could log in while it queued: who cancelled is not asked again.
+            self._failed(errand, member, copy.copy(refusal))
             return
         try:
             result = self._use(errand, member, patient=True)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from nss_pk11.certs import Trust
     from nss_pk11.slots import SlotManager
+    from nss_pk11.tls.config import Identity
 
     from ..support.peers.table import ServerPool
     from ..support.pki import PKI
@@ -116,17 +117,22 @@ def test_sha1_is_refused_by_default(
     assert seen.error is not None
 
 
-@pytest.mark.parametrize("kind", ["rsa-pss", "mldsa44", "mldsa65", "mldsa87"])
-def test_certificates_that_softhsm_has_no_keys_for(kind: str, pki: PKI, manager: SlotManager) -> None:
-    """Software keys behind our server; Node's OpenSSL 3.5 is the client."""
-    credential = pki.server(kind)
-    identity = load_identity(manager, credential.key_file, chain=credential.chain_file)
+def node_accepts(identity: Identity, kind: str, pki: PKI) -> None:
+    """Node's OpenSSL 3.5 takes a signature of the identity, by a scheme for keys of this kind."""
     with OurServer(ServerConfig(identities=(identity,))) as server:
         result = node_client(server.port, Want(version=Version.tls1_3, ca=pki.ca_file))
         assert result.ok, f"{server.next(0).error}\n{result}"
         scheme = server.next(0).info.signature_scheme
         assert scheme
         assert KINDS[scheme] == kind
+
+
+@pytest.mark.parametrize("kind", ["rsa-pss", "mldsa44", "mldsa65", "mldsa87"])
+def test_certificates_that_softhsm_has_no_keys_for(kind: str, pki: PKI, manager: SlotManager) -> None:
+    """Software keys behind our server; Node's OpenSSL 3.5 is the client."""
+    credential = pki.server(kind)
+    identity = load_identity(manager, credential.key_file, chain=credential.chain_file)
+    node_accepts(identity, kind, pki)
 
 
 @pytest.mark.parametrize("kind", ["mldsa44", "mldsa65", "mldsa87", "ed25519", "ed448"])
@@ -138,10 +144,5 @@ def test_keys_in_a_simulated_token(
     key = {"label": "www", "file": str(credential.key_file)}
     token = simulated_tokens([{"label": "card", "personality": "signature token", "pin": "123456", "key": [key]}])["card"]
     identity = load_identity(manager, f"{token.uri('www')}&pin-value=123456", chain=credential.chain_file)
-    with OurServer(ServerConfig(identities=(identity,))) as server:
-        result = node_client(server.port, Want(version=Version.tls1_3, ca=pki.ca_file))
-        assert result.ok, f"{server.next(0).error}\n{result}"
-        scheme = server.next(0).info.signature_scheme
-        assert scheme
-        assert KINDS[scheme] == kind
+    node_accepts(identity, kind, pki)
     assert token.status().calls["C_Sign"] == 1
