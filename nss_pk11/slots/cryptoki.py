@@ -228,8 +228,8 @@ class Library(lib):
             self._up = False
 
     def restart(self) -> bool:
-        """C_Finalize; the next use initialises anew.  False, and nothing done, if it was not us who initialised it, calls are under
-        way, or another thread has just done it.  Every session and login in the library ends.
+        """C_Finalize; the next use initialises anew.  False, and nothing done, if it was not us who initialised it, calls are
+        under way, or another thread has just done it.  Every session and login in the library ends.
         """
         deadline = time.monotonic() + _RESTART_PATIENCE
         if not self._ours or not self.gate.shut(deadline):
