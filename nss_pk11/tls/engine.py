@@ -31,7 +31,7 @@ from .codepoints import C, H, HandshakeType, V
 from .config import ClientConfig, Config, ServerConfig
 from .events import ConnectionInfo, Data, ForgetSession, PeerClosed
 from .link import Connected, Flow, Link
-from .waits import CHANGE_CIPHER_SPEC, Operation, Receive
+from .waits import CHANGE_CIPHER_SPEC, NO_CERTIFICATE, Operation, Receive
 
 MAX_HANDSHAKE_MESSAGE = 1 << 17  # bytes
 MAX_KEY_UPDATES = 32  # in a row, without application data between them
@@ -383,6 +383,9 @@ class Engine:
             if not self.handshake_complete:
                 self._abort(AlertReceived(description, "peer closed the connection during the handshake"))
             self._link.emit(PeerClosed())
+            return
+        if description == Alert.no_certificate and level == 1 and NO_CERTIFICATE in self._accepts:
+            self._advance(fragment)
             return
         warning = level == 1 and (self.info.version != V.tls1_3 or description == Alert.user_canceled)
         if not warning:

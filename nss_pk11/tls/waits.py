@@ -90,5 +90,6 @@ class ChooseClientIdentity(Operation):
         self.identities, self.authorities, self.schemes = identities, authorities, schemes
 
 
-# change_cipher_spec is no handshake message (RFC 5246 section 7.1), but TLS 1.2 flows wait for it like one.
-CHANGE_CIPHER_SPEC = 0x100
+# Not handshake messages, but flows wait for them like ones; what they are sent is the record's fragment.
+CHANGE_CIPHER_SPEC = 0x100  # RFC 5246 section 7.1
+NO_CERTIFICATE = 0x101  # SSL 3.0's warning alert, what a client sends in place of a Certificate (RFC 6101 section 5.6.6)
