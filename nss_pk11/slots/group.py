@@ -132,9 +132,9 @@ class KeyGroup:
         """Whether `choose` would find one."""
         return any(member.breaker.ripe for member in self.members if member not in tried)
 
-    def sign(self, algorithm: Algorithm, message: bytes, *, patient: bool = True) -> bytes:
+    def sign(self, algorithm: Algorithm, message: bytes, *, prehashed: bool = False, patient: bool = True) -> bytes:
         """On one token after the other until one can.  Raises the last one's TokenError."""
-        return self._on_any(lambda key: key.sign(algorithm, message, patient=patient))
+        return self._on_any(lambda key: key.sign(algorithm, message, prehashed=prehashed, patient=patient))
 
     def decrypt(self, ciphertext: bytes, *, patient: bool = True) -> bytes | None:
         return self._on_any(lambda key: key.decrypt(ciphertext, patient=patient))

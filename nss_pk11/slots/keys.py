@@ -17,7 +17,7 @@ from . import faults, native
 from .algorithms import Method, methods
 from .cryptoki import MECHANISM_NUMBERS, PUBLIC_KEY_INFO, Attribute, Attributes, KeyType
 from .model import Algorithm, MechanismInfo, PrivateKey, PublicKey, TokenCertificate, TokenInfo
-from .publickeys import bits_of, kind_of, spki
+from .publickeys import bits_of, kind_of, order_bits, spki
 from .sessions import WAIT
 from .uri import object_uri
 
@@ -45,7 +45,7 @@ WANTED = (
     PUBLIC_KEY_INFO,
 )
 
-_GUESSED_LATENCY = {"rsa": 1e-3, "ec": 1e-4, "ed25519": 1e-4, "ed448": 5e-4}  # seconds, in software
+_GUESSED_LATENCY = {"rsa": 1e-3, "dsa": 5e-4, "ec": 1e-4, "ed25519": 1e-4, "ed448": 5e-4}  # seconds, in software
 _WEIGHT = 0.1  # of the newest signature in the average
 
 # What C_Decrypt may answer for reasons that no ciphertext can bring about.  All else must look like any bad ciphertext: a
@@ -118,8 +118,8 @@ class TokenKey:
         self.local = bool(values.get(Attribute.LOCAL, False))
         self.always_authenticate = bool(values.get(Attribute.ALWAYS_AUTHENTICATE, False))
         offered, allowed = token.mechanisms(), _mechanism_list(values.get(Attribute.ALLOWED_MECHANISMS))
-        may_sign = bool(values.get(Attribute.SIGN, True)) and public_key is not None
-        self._methods = methods(self.kind, self.bits, offered, allowed) if may_sign else {}
+        may_sign = bool(values.get(Attribute.SIGN, True))
+        self._methods = methods(self.kind, order_bits(public_key), offered, allowed) if may_sign and public_key else {}
         self.algorithms = frozenset(self._methods)
         self.can_decrypt = (
             self.kind == "rsa"
@@ -166,18 +166,18 @@ class TokenKey:
         method = self._methods.get(algorithm)
         return method.mechanism if method else ""
 
-    def sign(self, algorithm: Algorithm, message: bytes, *, patient: bool = True) -> bytes:
+    def sign(self, algorithm: Algorithm, message: bytes, *, prehashed: bool = False, patient: bool = True) -> bytes:
         """See `PrivateKey.sign`."""
         method = self._methods.get(algorithm)
-        if method is None:
+        if method is None or not method.takes(prehashed):
             raise TokenError(
-                f'key "{self.label}" cannot sign by {algorithm}',
+                f'key "{self.label}" cannot sign by {algorithm}' + (" what is hashed already" if method else ""),
                 name="SEC_ERROR_INVALID_ALGORITHM",
                 token=self.token.label,
                 slot=self.token.slot,
                 module=self.token.module,
             )
-        data = method.prepare(message)
+        data = method.prepare(message, prehashed)
         signature = self._operate(partial(self._sign_once, method, data), patient)
         return method.finish(signature) if method.finish else signature
 

@@ -11,13 +11,14 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
-from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, mldsa, rsa
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, mldsa, rsa
 
 if TYPE_CHECKING:
     from ..pins import PinProvider
 
 PublicKey = (
     rsa.RSAPublicKey
+    | dsa.DSAPublicKey
     | ec.EllipticCurvePublicKey
     | ed25519.Ed25519PublicKey
     | ed448.Ed448PublicKey
@@ -28,8 +29,13 @@ PublicKey = (
 
 
 class Algorithm(StrEnum):
-    """What a key can be asked to sign with.  PSS: salt as long as the digest, MGF1 with the same hash."""
+    """What a key can be asked to sign with.  PSS: salt as long as the digest, MGF1 with the same hash.
 
+    rsa_pkcs1_md5_sha1 is the RSA signature before TLS 1.2: MD5 and SHA-1 of the message one after the other, 36 bytes, padded as
+    PKCS #1 does but without a DigestInfo (RFC 2246 section 7.4.3).
+    """
+
+    rsa_pkcs1_md5_sha1 = "rsa_pkcs1_md5_sha1"
     rsa_pkcs1_sha1 = "rsa_pkcs1_sha1"
     rsa_pkcs1_sha256 = "rsa_pkcs1_sha256"
     rsa_pkcs1_sha384 = "rsa_pkcs1_sha384"
@@ -41,6 +47,10 @@ class Algorithm(StrEnum):
     ecdsa_sha256 = "ecdsa_sha256"
     ecdsa_sha384 = "ecdsa_sha384"
     ecdsa_sha512 = "ecdsa_sha512"
+    dsa_sha1 = "dsa_sha1"
+    dsa_sha256 = "dsa_sha256"
+    dsa_sha384 = "dsa_sha384"
+    dsa_sha512 = "dsa_sha512"
     ed25519 = "ed25519"
     ed448 = "ed448"
     mldsa44 = "mldsa44"
@@ -49,7 +59,9 @@ class Algorithm(StrEnum):
 
     @property
     def hash(self) -> str:
-        """hashlib's name of the hash ("sha256"), or "" where the algorithm takes the whole message."""
+        """hashlib's name of the hash ("sha256"), "md5_sha1" for both, or "" where the algorithm takes the whole message."""
+        if self.value.endswith("_md5_sha1"):
+            return "md5_sha1"
         return self.value.rpartition("_")[2] if "_sha" in self.value else ""
 
 
@@ -109,10 +121,13 @@ class PrivateKey(Protocol):
     def token(self) -> TokenInfo: ...
     @property
     def kind(self) -> str:
-        """ "rsa", "ec", "ed25519", "ed448", "mldsa44", "mldsa65", "mldsa87"; a type without algorithms by its CKK_ name."""
+        """ "rsa", "dsa", "ec", "ed25519", "ed448", "mldsa44", "mldsa65", "mldsa87"; other types by their
+        CKK_ names."""
 
     @property
-    def bits(self) -> int: ...
+    def bits(self) -> int:
+        """Of the modulus (RSA), the prime p (DSA) or the field (EC)."""
+
     @property
     def public_key(self) -> PublicKey:
         """Raises NotFound where the token shows neither a public key nor a certificate for this key."""
@@ -146,8 +161,11 @@ class PrivateKey(Protocol):
     def mechanism(self, algorithm: Algorithm) -> str:
         """CKM_ name of what signs by `algorithm`, "" for a key in software or an algorithm it lacks."""
 
-    def sign(self, algorithm: Algorithm, message: bytes, *, patient: bool = True) -> bytes:
-        """Hash and sign `message`; ECDSA as DER.  Raises TokenError.
+    def sign(self, algorithm: Algorithm, message: bytes, *, prehashed: bool = False, patient: bool = True) -> bytes:
+        """Hash and sign `message`; ECDSA and DSA as DER.  Raises TokenError.
+
+        `prehashed`: `message` is the digest already, for rsa_pkcs1_md5_sha1 the 36 bytes; whoever signs it decides what was
+        hashed, as SSL 3.0 must.  A token whose only mechanism hashes by itself cannot do that.
 
         A key that its token has lost (removed and back, login timed out) is looked for and the signature tried once more, which
         may take long and may ask for a PIN; not `patient` means to fail at once instead, also where every session is busy.

@@ -16,6 +16,7 @@ from .publickeys import curve_of, from_attributes, from_certificate, kind_of, sp
 
 _KINDS = {
     KeyType.RSA: ("rsa",),
+    KeyType.DSA: ("dsa",),
     KeyType.EC: ("ec",),
     KeyType.EC_EDWARDS: ("ed25519", "ed448"),
     KeyType.ML_DSA: ("mldsa44", "mldsa65", "mldsa87"),

@@ -1,6 +1,6 @@
 """Public keys as PKCS #11 attributes show them, and the identity by which a key is found again.
 
-Sources: PKCS #11 3.1 sections 6.1 (RSA), 6.3 (EC and Edwards), 3.2 (ML-DSA); RFC 8410.
+Sources: PKCS #11 3.1 sections 6.1 (RSA), 6.2 (DSA), 6.3 (EC and Edwards), 3.2 (ML-DSA); RFC 8410.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 from asn1crypto.core import ObjectIdentifier, OctetString, PrintableString
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, mldsa, rsa
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, mldsa, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
 
 from .cryptoki import PUBLIC_KEY_INFO, Attribute, Attributes, KeyType
@@ -19,6 +19,7 @@ from .model import PublicKey
 
 _KINDS: dict[type[Any], str] = {
     rsa.RSAPublicKey: "rsa",
+    dsa.DSAPublicKey: "dsa",
     ec.EllipticCurvePublicKey: "ec",
     ed25519.Ed25519PublicKey: "ed25519",
     ed448.Ed448PublicKey: "ed448",
@@ -44,8 +45,14 @@ def kind_of(key: PublicKey) -> str:
 
 
 def bits_of(key: PublicKey) -> int:
-    """Modulus or field size; for the others the size of the encoded public key."""
-    return key.key_size if isinstance(key, rsa.RSAPublicKey | ec.EllipticCurvePublicKey) else _BITS[kind_of(key)]
+    """Modulus, prime or field size; for the others the size of the encoded public key."""
+    sized = rsa.RSAPublicKey | dsa.DSAPublicKey | ec.EllipticCurvePublicKey
+    return key.key_size if isinstance(key, sized) else _BITS[kind_of(key)]
+
+
+def order_bits(key: PublicKey) -> int:
+    """What the length of a signature follows from: the size of DSA's subprime q, else `bits_of`."""
+    return key.parameters().parameter_numbers().q.bit_length() if isinstance(key, dsa.DSAPublicKey) else bits_of(key)
 
 
 def spki(key: PublicKey) -> bytes:
@@ -74,6 +81,8 @@ def from_attributes(values: Attributes) -> PublicKey | None:
         match values.get(Attribute.KEY_TYPE):
             case KeyType.RSA:
                 return _rsa(values)
+            case KeyType.DSA:
+                return _dsa(values)
             case KeyType.EC:
                 return _ec(values)
             case KeyType.EC_EDWARDS:
@@ -92,6 +101,12 @@ def _known(key: object) -> PublicKey | None:
 def _rsa(values: Attributes) -> PublicKey:
     modulus, exponent = values[Attribute.MODULUS], values[Attribute.PUBLIC_EXPONENT]
     return rsa.RSAPublicNumbers(int.from_bytes(exponent), int.from_bytes(modulus)).public_key()
+
+
+def _dsa(values: Attributes) -> PublicKey:
+    """Of a public key object: CKA_VALUE is y there, and the secret x, which is not asked for, of a private one."""
+    p, q, g, y = (int.from_bytes(values[name]) for name in (Attribute.PRIME, Attribute.SUBPRIME, Attribute.BASE, Attribute.VALUE))
+    return dsa.DSAPublicNumbers(y, dsa.DSAParameterNumbers(p, q, g)).public_key()
 
 
 def _ec(values: Attributes) -> PublicKey:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, mldsa, padding, rsa, x25519
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, mldsa, padding, rsa, x448, x25519
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -24,10 +24,11 @@ from nss_pk11.slots import Algorithm, PrivateKey, SlotManager
 from tests.support.pki import Authority
 
 from .conftest import Asked
-from .signatures import verify
+from .signatures import digest, verify
 
 MADE: dict[str, Any] = {
     "rsa": rsa.generate_private_key(65537, 2048),
+    "dsa": dsa.generate_private_key(1024),
     "ec": ec.generate_private_key(ec.SECP256R1()),
     "ed25519": ed25519.Ed25519PrivateKey.generate(),
     "ed448": ed448.Ed448PrivateKey.generate(),
@@ -63,6 +64,21 @@ def test_every_kind_signs(manager: SlotManager, tmp_path: Path, kind: str) -> No
     assert (key.sensitive, key.extractable, key.local) == (False, True, False)
     with pytest.raises(TokenError, match="cannot sign"):
         key.sign(Algorithm.ecdsa_sha1 if kind != "ec" else Algorithm.ed25519, b"")
+
+
+@pytest.mark.parametrize("kind", ["rsa", "dsa", "ec"])
+def test_signs_what_is_hashed_already(manager: SlotManager, tmp_path: Path, kind: str) -> None:
+    key, _ = manager.load_key_file(write(tmp_path / "key.pem", MADE[kind]))
+    for algorithm in key.algorithms:
+        signature = key.sign(algorithm, digest(algorithm, b"message"), prehashed=True)
+        verify(MADE[kind].public_key(), algorithm, signature, b"message")
+
+
+def test_key_that_hashes_for_itself_takes_no_digest(manager: SlotManager, tmp_path: Path) -> None:
+    key, _ = manager.load_key_file(write(tmp_path / "key.pem", MADE["ed25519"]))
+    with pytest.raises(TokenError, match="cannot sign") as caught:
+        key.sign(Algorithm.ed25519, bytes(64), prehashed=True)
+    assert caught.value.name == "SEC_ERROR_INVALID_ALGORITHM"
 
 
 @pytest.mark.parametrize("encoding", [Encoding.PEM, Encoding.DER])
@@ -150,7 +166,7 @@ def test_two_keys_in_a_file(manager: SlotManager, tmp_path: Path) -> None:
         manager.load_key_file(str(tmp_path / "two.pem"))
 
 
-@pytest.mark.parametrize("key", [x25519.X25519PrivateKey.generate(), dsa.generate_private_key(2048)])
+@pytest.mark.parametrize("key", [x25519.X25519PrivateKey.generate(), x448.X448PrivateKey.generate()])
 def test_key_that_tls_has_no_use_for(manager: SlotManager, tmp_path: Path, key: Any) -> None:
     with pytest.raises(ConfigurationError) as caught:
         manager.load_key_file(write(tmp_path / "odd.pem", key))

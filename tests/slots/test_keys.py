@@ -18,7 +18,7 @@ from nss_pk11.slots.cryptoki import GENERATED, MECHANISM_NUMBERS, Attribute, Mec
 from tests.support.softhsm import PIN, KeyOnToken, SoftHSM, TokenOnDisk
 
 from .conftest import KINDS, Asked
-from .signatures import verify
+from .signatures import digest, verify
 
 Find = Callable[[str], PrivateKey]
 
@@ -44,6 +44,14 @@ def test_every_algorithm_of_every_kind(find: Find, keys: dict[str, KeyOnToken], 
         verify(keys[kind].public_key, algorithm, key.sign(algorithm, message), message)
     assert key.operations == len(key.algorithms)
     assert 0 < key.latency < 1
+
+
+@pytest.mark.parametrize("kind", ["rsa", "p256", "p521"])
+def test_signs_what_is_hashed_already(find: Find, keys: dict[str, KeyOnToken], kind: str) -> None:
+    key = find(kind)
+    for algorithm in key.algorithms:
+        signature = key.sign(algorithm, digest(algorithm, b"message"), prehashed=True)
+        verify(keys[kind].public_key, algorithm, signature, b"message")
 
 
 def test_what_the_token_says_of_a_key_made_inside(find: Find) -> None:
@@ -145,6 +153,9 @@ def test_key_allowed_one_mechanism(generate: Callable[..., PrivateKey], mechanis
     assert found.can_decrypt == (mechanism == "CKM_RSA_PKCS")
     for algorithm in expected:
         verify(found.public_key, algorithm, found.sign(algorithm, b"message"), b"message")
+        if mechanism.startswith("CKM_SHA"):  # the token itself hashes
+            with pytest.raises(TokenError, match="hashed already"):
+                found.sign(algorithm, digest(algorithm, b"message"), prehashed=True)
 
 
 def test_small_modulus_has_no_room_for_every_pss() -> None:

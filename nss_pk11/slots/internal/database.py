@@ -241,9 +241,9 @@ class DatabaseKey:
     def mechanism(self, algorithm: Algorithm) -> str:
         return ""
 
-    def sign(self, algorithm: Algorithm, message: bytes, *, patient: bool = True) -> bytes:
+    def sign(self, algorithm: Algorithm, message: bytes, *, prehashed: bool = False, patient: bool = True) -> bytes:
         key = self._key(patient)
-        signature = key.sign(algorithm, message, patient=patient)
+        signature = key.sign(algorithm, message, prehashed=prehashed, patient=patient)
         self._count(key)
         return signature
 

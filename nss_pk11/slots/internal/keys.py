@@ -10,15 +10,18 @@ from functools import partial
 from typing import Any
 
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, mldsa, padding, rsa
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, mldsa, padding, rsa
+from cryptography.hazmat.primitives.asymmetric.utils import NoDigestInfo, Prehashed
 
 from ...errors import ConfigurationError, TokenError
+from ..algorithms import holds, md5_sha1
 from ..model import Algorithm, PublicKey, TokenInfo
 from ..publickeys import bits_of, default_id, kind_of
 from ..uri import object_uri
 
 SigningKey = (
     rsa.RSAPrivateKey
+    | dsa.DSAPrivateKey
     | ec.EllipticCurvePrivateKey
     | ed25519.Ed25519PrivateKey
     | ed448.Ed448PrivateKey
@@ -33,7 +36,7 @@ _HASHES: dict[str, hashes.HashAlgorithm] = {
     "sha384": hashes.SHA384(),
     "sha512": hashes.SHA512(),
 }
-_GUESSED_LATENCY = {"rsa": 1e-3, "ec": 5e-5, "ed25519": 5e-5}  # seconds
+_GUESSED_LATENCY = {"rsa": 1e-3, "dsa": 5e-4, "ec": 5e-5, "ed25519": 5e-5}  # seconds
 _WEIGHT = 0.1
 
 
@@ -65,8 +68,10 @@ class SoftwareKey:
     def mechanism(self, algorithm: Algorithm) -> str:
         return ""
 
-    def sign(self, algorithm: Algorithm, message: bytes, *, patient: bool = True) -> bytes:
+    def sign(self, algorithm: Algorithm, message: bytes, *, prehashed: bool = False, patient: bool = True) -> bytes:
         signer = self._signers.get(algorithm)
+        if prehashed and signer is not None:
+            signer = _signer(self._key, algorithm, prehashed=True) if algorithm.hash else None
         if signer is None:
             raise TokenError(
                 f'key "{self.label}" cannot sign by {algorithm}', name="SEC_ERROR_INVALID_ALGORITHM", token=self.token.label
@@ -100,40 +105,49 @@ class SoftwareKey:
         return f"<{self.kind} software key {self.uri}>"
 
 
+_PREFIXES = {"rsa": "rsa_", "dsa": "dsa_", "ec": "ecdsa_"}
+
+
 def algorithms_of(kind: str, bits: int) -> frozenset[Algorithm]:
     """What a private key of that kind and size can be asked for here."""
-    if kind == "ec":
-        return frozenset(algorithm for algorithm in Algorithm if algorithm.startswith("ecdsa_"))
-    if kind != "rsa":
+    if kind not in _PREFIXES:
         return frozenset(algorithm for algorithm in Algorithm if algorithm == kind)
-    schemes = (algorithm for algorithm in Algorithm if algorithm.startswith("rsa_"))
-    return frozenset(scheme for scheme in schemes if not scheme.startswith("rsa_pss_") or _holds_pss(bits, _HASHES[scheme.hash]))
-
-
-def _holds_pss(bits: int, hash_: hashes.HashAlgorithm) -> bool:
-    """Room for digest and salt (RFC 8017 section 9.1.1)."""
-    return (bits + 6) // 8 >= 2 * hash_.digest_size + 2
+    schemes = (algorithm for algorithm in Algorithm if algorithm.startswith(_PREFIXES[kind]))
+    return frozenset(scheme for scheme in schemes if kind != "rsa" or holds(bits, scheme))
 
 
 def _signers(key: Any, kind: str, bits: int) -> dict[Algorithm, Callable[[bytes], bytes]]:
     return {algorithm: _signer(key, algorithm) for algorithm in algorithms_of(kind, bits)}
 
 
-def _signer(key: Any, algorithm: Algorithm) -> Callable[[bytes], bytes]:
+def _signer(key: Any, algorithm: Algorithm, *, prehashed: bool = False) -> Callable[[bytes], bytes]:
     if not algorithm.hash:
         signer: Callable[[bytes], bytes] = key.sign
         return signer
+    if algorithm is Algorithm.rsa_pkcs1_md5_sha1:
+        return partial(_sign_md5_sha1, key, prehashed)
     hash_ = _HASHES[algorithm.hash]
+    hashed = Prehashed(hash_) if prehashed else hash_
     if algorithm.startswith("ecdsa_"):
-        return partial(_sign_ecdsa, key, ec.ECDSA(hash_))
+        return partial(_sign_ecdsa, key, ec.ECDSA(hashed))
+    if algorithm.startswith("dsa_"):
+        return partial(_sign_dsa, key, hashed)
     if algorithm.startswith("rsa_pss_"):
-        return partial(_sign_rsa, key, padding.PSS(padding.MGF1(hash_), hash_.digest_size), hash_)
-    return partial(_sign_rsa, key, padding.PKCS1v15(), hash_)
+        return partial(_sign_rsa, key, padding.PSS(padding.MGF1(hash_), hash_.digest_size), hashed)
+    return partial(_sign_rsa, key, padding.PKCS1v15(), hashed)
 
 
 def _sign_ecdsa(key: ec.EllipticCurvePrivateKey, scheme: ec.ECDSA, message: bytes) -> bytes:
     return key.sign(message, scheme)
 
 
-def _sign_rsa(key: rsa.RSAPrivateKey, scheme: Any, hash_: hashes.HashAlgorithm, message: bytes) -> bytes:
+def _sign_dsa(key: dsa.DSAPrivateKey, hash_: hashes.HashAlgorithm | Prehashed, message: bytes) -> bytes:
+    return key.sign(message, hash_)
+
+
+def _sign_rsa(key: rsa.RSAPrivateKey, scheme: Any, hash_: hashes.HashAlgorithm | Prehashed, message: bytes) -> bytes:
     return key.sign(message, scheme, hash_)
+
+
+def _sign_md5_sha1(key: rsa.RSAPrivateKey, prehashed: bool, message: bytes) -> bytes:
+    return key.sign(message if prehashed else md5_sha1(message), padding.PKCS1v15(), NoDigestInfo())
