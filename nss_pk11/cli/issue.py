@@ -16,7 +16,7 @@ from typing import Any
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, mldsa, rsa
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, mldsa, rsa
 from cryptography.hazmat.primitives.asymmetric import padding as rsa_padding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
@@ -68,6 +68,20 @@ class _RSA(_TokenBacked, rsa.RSAPrivateKey):
         return self._key.sign(Algorithm[f"{kind}_{algorithm.name}"], bytes(data))
 
 
+class _DSA(_TokenBacked, dsa.DSAPrivateKey):
+    @property
+    def key_size(self) -> int:
+        return self._key.bits
+
+    def parameters(self) -> dsa.DSAParameters:
+        public = self._key.public_key
+        assert isinstance(public, dsa.DSAPublicKey)  # kind "dsa"
+        return public.parameters()
+
+    def sign(self, data: Any, algorithm: Any) -> bytes:
+        return self._key.sign(Algorithm[f"dsa_{algorithm.name}"], bytes(data))
+
+
 class _EC(_TokenBacked, ec.EllipticCurvePrivateKey):
     @property
     def curve(self) -> ec.EllipticCurve:
@@ -105,6 +119,7 @@ class _MLDSA87(_TokenBacked, mldsa.MLDSA87PrivateKey):
 
 _CLASSES: dict[str, type[_TokenBacked]] = {
     "rsa": _RSA,
+    "dsa": _DSA,
     "ec": _EC,
     "ed25519": _Ed25519,
     "ed448": _Ed448,
@@ -124,6 +139,8 @@ def _signing(key: PrivateKey) -> dict[str, Any]:
     arguments: dict[str, Any] = {"private_key": _CLASSES[key.kind](key), "algorithm": None}
     if key.kind == "ec":
         arguments["algorithm"] = _EC_HASHES.get(key.bits, hashes.SHA256())
+    if key.kind == "dsa":
+        arguments["algorithm"] = hashes.SHA256()
     if key.kind == "rsa":
         algorithm = arguments["algorithm"] = hashes.SHA256()
         if Algorithm.rsa_pkcs1_sha256 not in key.algorithms:  # a token may allow PSS alone

@@ -15,7 +15,8 @@ from .output import Text, confirm, emit_json, note
 if TYPE_CHECKING:
     from ..pins import PinProvider
 
-KEY_TYPES = ("rsa2048", "rsa3072", "rsa4096", "p256", "p384", "p521", "ed25519")
+KEY_TYPES = ("rsa2048", "rsa3072", "rsa4096", "dsa1024", "dsa2048", "p256", "p384", "p521", "ed25519")
+FAMILIES = {"rsa": 2048, "dsa": 2048}  # whose size --bits tells, and what it is unless told
 
 
 @click.group(short_help="Generate, list and delete keys.")
@@ -27,7 +28,15 @@ def key() -> None:
 @module_option
 @token_option()
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Write a PKCS#8 PEM file instead of using a token.")
-@click.option("--type", "kind", type=click.Choice(KEY_TYPES), default="p256", show_default=True, help="Type and size.")
+@click.option(
+    "--type",
+    "kind",
+    type=click.Choice((*KEY_TYPES, *FAMILIES)),
+    default="p256",
+    show_default=True,
+    help="Type and size; DSA is for the DHE_DSS suites of old peers only.",
+)
+@click.option("--bits", type=int, metavar="N", help="Size for --type rsa (2048, 3072, 4096) or dsa (1024, 2048). [default: 2048]")
 @click.option("--label", help="The key's label (CKA_LABEL). [required with --token]")
 @click.option(
     "--id", "key_id", callback=hex_bytes, metavar="HEX", help="The key's CKA_ID. [default: SHA-1 of the public key's bits]"
@@ -39,6 +48,7 @@ def generate(
     token: str | None,
     out: Path | None,
     kind: str,
+    bits: int | None,
     label: str | None,
     key_id: bytes | None,
     pin: PinProvider | None,
@@ -55,6 +65,7 @@ def generate(
     """
     if (token is None) == (out is None):
         raise click.UsageError("give one of --token and --out")
+    kind = _sized(kind, bits)
     if out is not None:
         _generate_file(kind, out)
         note(f"wrote {out}, readable by you alone")
@@ -74,17 +85,30 @@ def generate(
             click.echo(made.uri)
 
 
+def _sized(kind: str, bits: int | None) -> str:
+    """One of KEY_TYPES.  Raises UsageError for a size that is not made."""
+    if kind in FAMILIES:
+        kind = f"{kind}{bits or FAMILIES[kind]}"
+    elif bits is not None:
+        raise click.UsageError(f"--bits goes with --type rsa or dsa; {kind} has its size already")
+    if kind not in KEY_TYPES:
+        raise click.UsageError(f"a key is one of {', '.join(KEY_TYPES)}, not {kind}")
+    return kind
+
+
 def _generate_file(kind: str, path: Path) -> None:
     """Write a new private key to a file that did not exist and that only its owner can read."""
-    from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+    from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa
     from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
     curves = {"p256": ec.SECP256R1(), "p384": ec.SECP384R1(), "p521": ec.SECP521R1()}
-    made: ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | rsa.RSAPrivateKey
+    made: ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | dsa.DSAPrivateKey | rsa.RSAPrivateKey
     if kind in curves:
         made = ec.generate_private_key(curves[kind])
     elif kind == "ed25519":
         made = ed25519.Ed25519PrivateKey.generate()
+    elif kind.startswith("dsa"):
+        made = dsa.generate_private_key(int(kind.removeprefix("dsa")))
     else:
         made = rsa.generate_private_key(65537, int(kind.removeprefix("rsa")))
     try:

@@ -189,7 +189,7 @@ def _show_all(text: Text, records: Iterable[Record], show: Callable[[Text, Recor
 
 
 def show_key(text: Text, record: Record, level: int = 0) -> None:
-    kind = record["type"].upper() if record["type"] in ("rsa", "ec") else record["type"].capitalize()
+    kind = record["type"].upper() if record["type"] in ("rsa", "dsa", "ec") else record["type"].capitalize()
     about = {
         f"{kind} {record['bits']} bits": True,
         "sensitive": record["sensitive"],

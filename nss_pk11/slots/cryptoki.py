@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 import pkcs11
+from cryptography.hazmat.primitives.asymmetric import dsa
 from pkcs11._pkcs11 import lib
 from pkcs11.attributes import AttributeMapper, Handler
 from pkcs11.constants import Attribute, CertificateType, MechanismFlag, ObjectClass, SlotFlag, TokenFlag
@@ -57,13 +58,15 @@ _UNNAMED_MECHANISMS = {0x4021: "CKM_CHACHA20_POLY1305", 0x4022: "CKM_POLY1305_KE
 _MECHANISM_NAMES = _UNNAMED_MECHANISMS | {int(m): f"CKM_{m.name.lstrip('_')}" for m in Mechanism}
 MECHANISM_NUMBERS = {name: number for number, name in _MECHANISM_NAMES.items()}
 
-# What `generate_pair` makes: type, modulus bits or 0, DER of the curve's OID, uses.
+# What `generate_pair` makes: type, bits of modulus or prime or 0, DER of the curve's OID, uses.
 _SIGN = MechanismFlag.SIGN | MechanismFlag.VERIFY
 _SIGN_DECRYPT = _SIGN | MechanismFlag.DECRYPT | MechanismFlag.ENCRYPT
 GENERATED: dict[str, tuple[KeyType, int, bytes, MechanismFlag]] = {
     "rsa2048": (KeyType.RSA, 2048, b"", _SIGN_DECRYPT),
     "rsa3072": (KeyType.RSA, 3072, b"", _SIGN_DECRYPT),
     "rsa4096": (KeyType.RSA, 4096, b"", _SIGN_DECRYPT),
+    "dsa1024": (KeyType.DSA, 1024, b"", _SIGN),
+    "dsa2048": (KeyType.DSA, 2048, b"", _SIGN),
     "p256": (KeyType.EC, 0, bytes.fromhex("06082a8648ce3d030107"), _SIGN),
     "p384": (KeyType.EC, 0, bytes.fromhex("06052b81040022"), _SIGN),
     "p521": (KeyType.EC, 0, bytes.fromhex("06052b81040023"), _SIGN),
@@ -469,7 +472,7 @@ class Library(lib):
     @_counted
     def generate_pair(self, session: ObjectSession, kind: str, label: str, id: bytes, token: TokenInfo) -> tuple[Any, Any]:
         """A key pair that stays: private, sensitive, not extractable.  `kind`: one of GENERATED."""
-        key_type, size, parameters, capabilities = GENERATED[kind]
+        key_type, size, curve, capabilities = GENERATED[kind]
         public = {Attribute.PRIVATE: False}
         private = {Attribute.PRIVATE: True, Attribute.SENSITIVE: True, Attribute.EXTRACTABLE: False}
         common: dict[str, Any] = {
@@ -481,12 +484,12 @@ class Library(lib):
             "private_template": private,
         }
         with self.translated("C_GenerateKeyPair", token, f"generate a {kind} key"):
-            if size:
+            if key_type is KeyType.RSA:
                 public_key, private_key = session.generate_keypair(key_type, size, **common)
             else:
-                mechanism = Mechanism.EC_EDWARDS_KEY_PAIR_GEN if key_type is KeyType.EC_EDWARDS else Mechanism.EC_KEY_PAIR_GEN
-                domain = session.create_domain_parameters(key_type, {Attribute.EC_PARAMS: parameters}, local=True)
-                public_key, private_key = domain.generate_keypair(mechanism=mechanism, **common)
+                values = _dsa_parameters(size) if size else {Attribute.EC_PARAMS: curve}
+                domain = session.create_domain_parameters(key_type, values, local=True)
+                public_key, private_key = domain.generate_keypair(mechanism=_PAIR_MECHANISMS[key_type], **common)
             return public_key, private_key
 
     @_counted
@@ -510,6 +513,23 @@ class Library(lib):
             for item in list(session.get_objects(template)):
                 if item.handle in handles:
                     item.destroy()
+
+
+_PAIR_MECHANISMS = {
+    KeyType.DSA: Mechanism.DSA_KEY_PAIR_GEN,
+    KeyType.EC: Mechanism.EC_KEY_PAIR_GEN,
+    KeyType.EC_EDWARDS: Mechanism.EC_EDWARDS_KEY_PAIR_GEN,
+}
+
+
+def _dsa_parameters(bits: int) -> Attributes:
+    """New ones: a subprime of 160 bits for a prime of 1024, 256 for 2048 (FIPS 186-4 section 4.2).
+
+    They are public, and made here since tokens make them with subprimes of various lengths, or not at all.
+    """
+    numbers = dsa.generate_parameters(bits).parameter_numbers()
+    values = {Attribute.PRIME: numbers.p, Attribute.SUBPRIME: numbers.q, Attribute.BASE: numbers.g}
+    return {name: value.to_bytes((value.bit_length() + 7) // 8) for name, value in values.items()}
 
 
 def _one_by_one(item: Any, wanted: tuple[Any, ...]) -> Attributes:

@@ -20,7 +20,7 @@ from tests.support.require import require
 
 from .conftest import Command
 
-KINDS = ("rsa2048", "p256", "p384", "p521", "ed25519")
+KINDS = ("rsa2048", "dsa1024", "dsa2048", "p256", "p384", "p521", "ed25519")
 NAMES = ("--name", "localhost", "--name", "127.0.0.1", "--name", "::1")
 
 

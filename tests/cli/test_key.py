@@ -18,6 +18,8 @@ KINDS = {
     "rsa2048": ("rsa", 2048),
     "rsa3072": ("rsa", 3072),
     "rsa4096": ("rsa", 4096),
+    "dsa1024": ("dsa", 1024),
+    "dsa2048": ("dsa", 2048),
     "p256": ("ec", 256),
     "p384": ("ec", 384),
     "p521": ("ec", 521),
@@ -46,6 +48,16 @@ def test_a_key_is_generated_inside_and_stays_there(web: Command, key: Callable[.
     assert record["sensitive"]
     assert not record["extractable"]
     assert record["generated_inside"]
+
+
+def test_a_size_beside_the_type(web: Command, command: Command, tmp_path: Path) -> None:
+    generate = ("key", "generate", "--token", "web", "--pin", "env:PIN", "--label", "www")
+    assert web.json(*generate, "--type", "dsa", "--bits", "1024")["bits"] == 1024
+    command("key", "generate", "--type", "dsa", "--out", str(tmp_path / "dsa.pem"))
+    made = load_pem_private_key((tmp_path / "dsa.pem").read_bytes(), None)
+    assert made.key_size == 2048  # type: ignore[union-attr]
+    assert "dsa1024" in web.fails(2, *generate, "--type", "dsa", "--bits", "512")
+    assert "has its size" in web.fails(2, *generate, "--type", "p256", "--bits", "256")
 
 
 def test_id(web: Command) -> None:
@@ -107,7 +119,7 @@ def test_a_uri_that_fits_two_keys_lists_both(web: Command, key: Callable[..., st
     assert len(listed(web)) == 2
 
 
-@pytest.mark.parametrize("kind", ["p384", "ed25519", "rsa2048"])
+@pytest.mark.parametrize("kind", ["p384", "ed25519", "rsa2048", "dsa1024"])
 def test_key_in_a_file(command: Command, tmp_path: Path, kind: str) -> None:
     path = tmp_path / "key.pem"
     generate = ("key", "generate", "--type", kind, "--out", str(path))

@@ -65,6 +65,8 @@ def test_label_too_long(token: Token) -> None:
     [
         ("rsa2048", "rsa", 2048),
         ("rsa3072", "rsa", 3072),
+        ("dsa1024", "dsa", 1024),
+        ("dsa2048", "dsa", 2048),
         ("p256", "ec", 256),
         ("p384", "ec", 384),
         ("p521", "ec", 521),
