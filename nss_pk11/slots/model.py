@@ -236,9 +236,8 @@ class Token(ABC):
 
     @abstractmethod
     def generate_key(self, kind: str, label: str, id: bytes = b"") -> PrivateKey:
-        """A key pair, made inside and never to leave.  Kind: rsa2048, rsa3072, rsa4096, dsa1024,
-        dsa2048, p256, p384, p521, ed25519.  An empty
-        id means the SHA-1 of the public key's bits.  Needs login.  Raises TokenError, ConfigurationError."""
+        """A key pair, made inside and never to leave.  Kind: rsa2048, rsa3072, rsa4096, dsa1024, dsa2048, p256, p384, p521,
+        ed25519.  An empty id means the SHA-1 of the public key's bits.  Needs login.  Raises TokenError, ConfigurationError."""
 
     @abstractmethod
     def import_certificate(self, der: bytes, label: str, id: bytes) -> TokenCertificate:
