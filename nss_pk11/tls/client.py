@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from ipaddress import ip_address
 
-from ..errors import IllegalParameter, UnsupportedVersion
+from ..errors import ConfigurationError, IllegalParameter, UnsupportedVersion
 from . import groups
 from .codepoints import Group, H, V, Version, X
 from .config import ClientConfig
-from .link import Flow, Link
+from .link import Flow, Link, Steps
 from .messages import extensions as ext
 from .messages.hello import DOWNGRADE_TLS11, DOWNGRADE_TLS12, ClientHello, ServerHello
 from .opening import Opening
+from .ssl3 import renegotiation
 from .ssl3.client import ClientHandshake as ClientHandshake12
 from .suites import EMPTY_RENEGOTIATION_INFO_SCSV, FALLBACK_SCSV
 from .tls13.client import ClientHandshake as ClientHandshake13
 from .tls13.psk import PSK_DHE_KE, Offer
 from .transcript import Transcript
-from .waits import Receive
+from .waits import NO_RENEGOTIATION, Receive
 
 
 def connect(link: Link, config: ClientConfig) -> Flow:
@@ -37,7 +38,12 @@ def connect(link: Link, config: ClientConfig) -> Flow:
         yield from connected.run()
     else:
         link.info.version = _check_old_version(config, server_hello)
-        yield from ClientHandshake12(link, config, opening).run(server_hello)
+        while True:
+            flow = ClientHandshake12(link, config, opening).run(server_hello)
+            del opening, server_hello
+            yield from flow
+            del flow
+            opening, server_hello, config = yield from _open_again(link, config)
 
 
 def _check_old_version(config: ClientConfig, server_hello: ServerHello) -> Version:
@@ -57,21 +63,34 @@ def _check_old_version(config: ClientConfig, server_hello: ServerHello) -> Versi
     return Version(version)
 
 
+def _open_again(link: Link, config: ClientConfig) -> Steps[tuple[Opening, ServerHello, ClientConfig]]:
+    """The next handshake's hellos, and the settings for it."""
+    while True:
+        config = yield from renegotiation.as_client(link, config)
+        opening = _open(link, config)
+        raw = yield Receive(H.server_hello, NO_RENEGOTIATION)
+        if raw != renegotiation.NO_RENEGOTIATION_WARNING:
+            return opening, ServerHello.decode(raw), config
+        del opening
+        link.stay()
+
+
 def _open(link: Link, config: ClientConfig) -> Opening:
-    """Build and send the ClientHello."""
-    tls13 = config.max_version >= V.tls1_3
+    """Build and send the ClientHello; in a renegotiation it offers the version at hand (RFC 8446 section 4.1.2)."""
+    again = link.previous is not None
+    tls13 = config.max_version >= V.tls1_3 and not again
     tls12 = config.min_version <= V.tls1_2
     random = config.random(32)
     link.info.client_random = random
     link.info.server_name = _sni(config.server_name)
-    session = config.session if tls12 and _resumable12(config) else None
+    session = config.session if tls12 and link.may_resume and _resumable12(config, link.info.version) else None
     session_id = session.session_id if session else b""
     if not session_id and ((tls13 and config.middlebox_compatibility) or (session and session.ticket)):
         session_id = config.random(32)  # RFC 8446 appendix D.4; RFC 5077 section 3.4
-    suites = tuple(suite.code for suite in config.usable_suites())
-    if tls12:
+    suites = _suites(config, link.info.version)
+    if tls12 and not again:
         suites += (EMPTY_RENEGOTIATION_INFO_SCSV,)
-    if config.fallback:
+    if config.fallback and not again:
         suites += (FALLBACK_SCSV,)
     opening = Opening(ClientHello(0, b"", b"", (), {}), Transcript(), session=session)
     extensions = _extensions(link, config, tls12, tls13, session.ticket if session else b"")
@@ -82,7 +101,11 @@ def _open(link: Link, config: ClientConfig) -> Opening:
         opening.offer = Offer.of(config)
         if opening.offer is not None:
             extensions[X.pre_shared_key] = opening.offer.extension(config.clock())
-    hello = ClientHello(min(config.max_version, V.tls1_2), random, session_id, suites, extensions)
+    if again:
+        extensions[X.renegotiation_info] = renegotiation.offer(link)
+    else:  # the next ones repeat it, as there are servers that compare (and RSA's premaster secret holds it)
+        link.client_version = min(config.max_version, V.tls1_2)
+    hello = ClientHello(link.client_version, random, session_id, suites, extensions)
     raw = hello.encode()
     if opening.offer is not None:
         alone = Transcript()
@@ -105,10 +128,21 @@ def _sni(name: str) -> str:
     return ""
 
 
-def _resumable12(config: ClientConfig) -> bool:
+def _suites(config: ClientConfig, version: Version | None) -> tuple[int, ...]:
+    """To offer; `version`: the only one that will do, None for any that is enabled."""
+    usable = config.usable_suites()
+    if version is not None:
+        usable = tuple(suite for suite in usable if suite.min_version <= version <= suite.max_version)
+        if not usable:
+            raise ConfigurationError(f"no enabled suite fits {version.label}", name="SSL_ERROR_NO_CIPHERS_SUPPORTED")
+    return tuple(suite.code for suite in usable)
+
+
+def _resumable12(config: ClientConfig, version: Version | None) -> bool:
     session = config.session
     return (
         session is not None
+        and version in (None, session.version)
         and session.version <= V.tls1_2
         and config.min_version <= session.version <= config.max_version
         and any(suite.code == session.suite for suite in config.usable_suites())

@@ -86,6 +86,8 @@ class Config:
     `mechanisms`: answers which PKCS #11 mechanisms the present slots offer, asked at handshake start; None means all.
     `keylog`: called with one NSS key log line without newline (SSLKEYLOGFILE); None means never.
     `record_size_limit`: largest plaintext record we take (RFC 8449), 64 to 16384.
+    `renegotiation`: with nobody, with peers that tie handshakes together (RFC 5746), or with all, below TLS 1.3;
+    `require_safe_negotiation`: no handshake at all below TLS 1.3 with a peer that does not know RFC 5746.
     """
 
     min_version: Version = Version.tls1_2
@@ -99,6 +101,8 @@ class Config:
     certificate_compression: tuple[CertificateCompression, ...] = ()
     mechanisms: Callable[[], frozenset[str]] | None = None
     keylog: Callable[[str], None] | None = None
+    renegotiation: Literal["never", "secure", "legacy"] = "never"
+    require_safe_negotiation: bool = False
     clock: Callable[[], float] = time.time
     random: Callable[[int], bytes] = os.urandom
     _answers: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False, compare=False)

@@ -4,7 +4,8 @@ Theory of operation.  Bytes go in by `receive_data`; the record layer turns them
 are joined into messages; each message is handed to the *flow*, the generator that is the handshake, if it is one the flow
 waits for, and is unexpected_message if not.  What the flow sends, and the keys it changes, happen on its `Link` in the order
 of its statements.  When the flow needs something only the driver can do, it yields an `Operation`: the engine stops reading
-(bytes are kept) and shows it among its events, until `complete` or `fail` answers.  Nothing here ever blocks.
+(bytes are kept) and shows it among its events, until `complete` or `fail` answers.  The flow never ends: after a handshake
+it waits for what may come next, below TLS 1.3 another handshake.  Nothing here ever blocks.
 
 Every error leaves by one door, `_abort`: the one alert that `errors.alert_for` gives is queued, the engine is dead, the
 caller gets the error.
@@ -31,11 +32,31 @@ from .codepoints import C, H, HandshakeType, V
 from .config import ClientConfig, Config, ServerConfig
 from .events import ConnectionInfo, Data, ForgetSession, PeerClosed
 from .link import Connected, Flow, Link
-from .waits import CHANGE_CIPHER_SPEC, NO_CERTIFICATE, Operation, Receive
+from .ssl3 import renegotiation
+from .waits import CHANGE_CIPHER_SPEC, NO_CERTIFICATE, NO_RENEGOTIATION, Operation, Receive
 
 MAX_HANDSHAKE_MESSAGE = 1 << 17  # bytes
 MAX_KEY_UPDATES = 32  # in a row, without application data between them
 MAX_WARNINGS = 4  # warning alerts in a row
+MAX_HELD = 1 << 20  # bytes of application data that wait for the end of a renegotiation
+
+# Warnings that a flow may wait for, and what it calls them.
+_SHOWN_ALERTS: dict[int, int] = {Alert.no_certificate: NO_CERTIFICATE, Alert.no_renegotiation: NO_RENEGOTIATION}
+
+# SSL 3.0 knows few alerts (RFC 6101 section 5.4.2); what else is wrong is a handshake_failure there.
+_SSL3_ALERTS: dict[Alert, Alert] = {
+    alert: alert
+    for alert in (
+        Alert.close_notify, Alert.unexpected_message, Alert.bad_record_mac, Alert.decompression_failure, Alert.bad_certificate,
+        Alert.unsupported_certificate, Alert.certificate_revoked, Alert.certificate_expired, Alert.certificate_unknown,
+        Alert.illegal_parameter,
+    )
+} | {
+    Alert.decode_error: Alert.illegal_parameter,
+    Alert.record_overflow: Alert.illegal_parameter,
+    Alert.unknown_ca: Alert.certificate_unknown,
+    Alert.access_denied: Alert.certificate_unknown,
+}  # fmt: skip
 
 _MESSAGE_NAMES: dict[int, str] = {
     H.hello_request: "HELLO_REQUEST",
@@ -101,12 +122,24 @@ class Engine:
 
     @property
     def info(self) -> ConnectionInfo:
-        """What was negotiated so far."""
-        return self._link.info
+        """What was negotiated; during the first handshake, so far.  During a renegotiation it is still the old that holds."""
+        previous = self._link.previous
+        return self._link.info if previous is None else previous.info
 
     @property
     def handshake_complete(self) -> bool:
+        """Whether a handshake has been completed, be it that another is under way."""
         return self._link.handshake_complete
+
+    @property
+    def handshaking(self) -> bool:
+        """Whether a handshake is under way: the first, or another from when we asked for it or the peer began it."""
+        return self._link.handshaking
+
+    @property
+    def holding(self) -> bool:
+        """Whether application data given to `send` now waits for the end of a renegotiation: a driver should wait, too."""
+        return self._link.previous is not None
 
     # --- bytes in, bytes out -------------------------------------------------------------------------------------------
 
@@ -168,22 +201,54 @@ class Engine:
     # --- application data ------------------------------------------------------------------------------------------------
 
     def send(self, data: bytes | bytearray | memoryview) -> None:
-        """Queue application data.  Raises ConfigurationError before the handshake is complete or after `close`."""
+        """Queue application data.  Raises ConfigurationError before the handshake is complete or after `close`.
+
+        Between the hellos of a renegotiation and its end, data waits: RFC 5246 allows to send it, but few peers take it.  More
+        than MAX_HELD bytes are not kept: PR_WOULD_BLOCK_ERROR, while the connection stays sound.
+        """
         self._check_alive()
         if not self.handshake_complete or self._closing:
             name = "SSL_ERROR_HANDSHAKE_NOT_COMPLETED" if not self._closing else "PR_SOCKET_SHUTDOWN_ERROR"
             raise ConfigurationError("application data can only be sent on an open connection", name=name)
+        if self._link.previous is not None:
+            self._hold(data)
+            return
         records = self._link.records
         if records.write is not None and records.write.exhausted:
             self._renew_write_key()
         if data:
             records.send(C.application_data, data if isinstance(data, bytes) else memoryview(data))
 
+    def _hold(self, data: bytes | bytearray | memoryview) -> None:
+        if self._link.held + len(data) > MAX_HELD:
+            raise ConfigurationError("another handshake is under way", name="PR_WOULD_BLOCK_ERROR")
+        if data:
+            self._link.hold(bytes(data))
+
     def close(self) -> None:
         """Queue close_notify: no more data from us (RFC 8446 section 6.1).  Data may still be received."""
         if self.error is None and not self._closing:
             self._closing = True
             self._send_alert(Alert.close_notify, fatal=False)
+
+    def renegotiate(self, *, resume: bool = True, config: Config | None = None) -> None:
+        """Start another handshake on an open connection below TLS 1.3 (RFC 5246 section 7.4.1): a client sends its ClientHello,
+        a server a HelloRequest.  A HandshakeCompleted ends it, or a RenegotiationDeclined if the peer does not want to.
+
+        `config`: the settings from now on, of the same kind; a client offers its `session` again if `resume`, and a server
+        that may not `resume` does a full handshake.  Raises ConfigurationError: SSL_ERROR_HANDSHAKE_NOT_COMPLETED where a
+        handshake is under way, SSL_ERROR_RENEGOTIATION_NOT_ALLOWED by `Config.renegotiation` and what the peer knows,
+        SSL_ERROR_FEATURE_NOT_SUPPORTED_FOR_VERSION in TLS 1.3, SSL_ERROR_NO_CIPHERS_SUPPORTED.
+        """
+        self._check_alive()
+        link, config = self._link, config or self.config
+        if not link.handshake_complete or link.handshaking:
+            raise ConfigurationError("a handshake is under way", name="SSL_ERROR_HANDSHAKE_NOT_COMPLETED")
+        if self._closing or self.peer_closed:
+            raise ConfigurationError("the connection is being closed", name="PR_SOCKET_SHUTDOWN_ERROR")
+        renegotiation.check_allowed(link, config)
+        self.config = link.config = config
+        self._guard(self._advance, renegotiation.Again(config, resume))
 
     def update_keys(self, request_peer: bool = False) -> None:
         """Change our sending key, and ask the peer to change its own (RFC 8446 section 4.6.3).  TLS 1.3 only."""
@@ -214,7 +279,7 @@ class Engine:
         """Keying material, `length` bytes (RFC 8446 section 7.5, RFC 5705)."""
         if not self.handshake_complete:
             raise ConfigurationError("exporters need a complete handshake", name="SSL_ERROR_HANDSHAKE_NOT_COMPLETED")
-        return exporter.export(self._link, label, context, length)
+        return exporter.export(self._link.agreed, label, context, length)
 
     def channel_binding(self, kind: str) -> bytes:
         """`tls-exporter` (RFC 9266), `tls-server-end-point` or `tls-unique` (RFC 5929).
@@ -222,7 +287,7 @@ class Engine:
         Raises ConfigurationError where undefined for this connection."""
         if not self.handshake_complete:
             raise ConfigurationError("channel bindings need a complete handshake", name="SSL_ERROR_HANDSHAKE_NOT_COMPLETED")
-        return exporter.channel_binding(self._link, kind)
+        return exporter.channel_binding(self._link.agreed, self._link.is_server, kind)
 
     # --- the machine -----------------------------------------------------------------------------------------------------
 
@@ -259,6 +324,8 @@ class Engine:
         self._link.flush()
         if alert == Alert.certificate_required and self.info.version != V.tls1_3:
             alert = Alert.handshake_failure  # RFC 5246 section 7.4.6
+        if self.info.version == V.ssl3:
+            alert = _SSL3_ALERTS.get(alert, Alert.handshake_failure)
         self._link.records.send(C.alert, bytes((2 if fatal else 1, alert)))
 
     def _advance(self, value: object) -> None:
@@ -347,7 +414,7 @@ class Engine:
         """A client ignores HelloRequest while it shakes hands (RFC 5246 section 7.4.1.1), within reason."""
         self._warnings += 1
         tls12 = not self._link.is_server and self.info.version != V.tls1_3
-        return tls12 and not self.handshake_complete and self._warnings <= MAX_WARNINGS
+        return tls12 and self._link.handshaking and self._warnings <= MAX_WARNINGS
 
     def _refuse(self, kind: int) -> None:
         if kind not in _MESSAGE_NAMES:
@@ -355,7 +422,8 @@ class Engine:
         raise UnexpectedMessage(f"{HandshakeType(kind).name} has no place here", name=_error_name("UNEXPECTED", kind))
 
     def _receive_application_data(self, data: bytes | bytearray) -> None:
-        if not self.handshake_complete:
+        """Also in a renegotiation, as long as the keys are those of a handshake that was completed."""
+        if not self._link.handshake_complete or self._link.unverified:
             raise UnexpectedMessage(
                 "application data before the handshake is complete", name="SSL_ERROR_RX_UNEXPECTED_APPLICATION_DATA"
             )
@@ -384,7 +452,7 @@ class Engine:
                 self._abort(AlertReceived(description, "peer closed the connection during the handshake"))
             self._link.emit(PeerClosed())
             return
-        if description == Alert.no_certificate and level == 1 and NO_CERTIFICATE in self._accepts:
+        if level == 1 and _SHOWN_ALERTS.get(description) in self._accepts:
             self._advance(fragment)
             return
         warning = level == 1 and (self.info.version != V.tls1_3 or description == Alert.user_canceled)

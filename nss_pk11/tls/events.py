@@ -43,7 +43,7 @@ class ConnectionInfo:
 
 @dataclass(frozen=True, slots=True)
 class HandshakeCompleted:
-    """Both Finished messages are verified; application data may flow."""
+    """Both Finished messages are verified; application data may flow.  Anew, with an `info` of its own, after a renegotiation."""
 
     info: ConnectionInfo
 
@@ -84,6 +84,12 @@ class PeerCertificate:
     """Server: the client authenticated after the handshake (RFC 8446 section 4.6.2); () when it declined."""
 
     chain: tuple[bytes, ...]
+
+
+class RenegotiationDeclined:
+    """The peer answered our wish for another handshake with no_renegotiation; the connection goes on as it was."""
+
+    __slots__ = ()
 
 
 class PeerClosed:

@@ -8,46 +8,48 @@ from cryptography.x509 import load_der_x509_certificate
 
 from ..errors import ConfigurationError
 from .codepoints import V
-from .link import Link
+from .events import ConnectionInfo
+from .link import Agreed
 from .ssl3 import prf
 from .tls13 import schedule
 
 _TLS_EXPORTER = b"EXPORTER-Channel-Binding"  # RFC 9266 section 4.2
 
 
-def export(link: Link, label: bytes, context: bytes | None, length: int) -> bytes:
+def export(agreed: Agreed, label: bytes, context: bytes | None, length: int) -> bytes:
     """`length` bytes.  Before TLS 1.3 an absent context differs from an empty one (RFC 5705 section 4)."""
-    info = link.info
+    info = agreed.info
     assert info.suite is not None
     if info.version == V.tls1_3:
-        return schedule.export(info.suite.hash, link.exporter_secret, label, context or b"", length)
-    seed = link.randoms if context is None else link.randoms + len(context).to_bytes(2, "big") + context
-    return prf.prf(info.suite.hash, link.exporter_secret, label, seed, length)
+        return schedule.export(info.suite.hash, agreed.exporter_secret, label, context or b"", length)
+    seed = agreed.randoms if context is None else agreed.randoms + len(context).to_bytes(2, "big") + context
+    return prf.prf(info.suite.hash, agreed.exporter_secret, label, seed, length)
 
 
-def channel_binding(link: Link, kind: str) -> bytes:
+def channel_binding(agreed: Agreed, is_server: bool, kind: str) -> bytes:
     """Raises ConfigurationError for a kind that is unknown, or undefined for this connection."""
-    info = link.info
+    info = agreed.info
     if kind == "tls-exporter":
         if info.version != V.tls1_3 and not info.extended_master_secret:
             raise ConfigurationError("tls-exporter needs TLS 1.3 or the extended master secret (RFC 9266 section 4.2)")
-        return export(link, _TLS_EXPORTER, b"", 32)
+        return export(agreed, _TLS_EXPORTER, b"", 32)
     if kind == "tls-unique":
         if info.version == V.tls1_3:
             raise ConfigurationError("tls-unique is not defined for TLS 1.3 (RFC 9266)")
         if info.resumed and not info.extended_master_secret:  # two connections could be made to share it
             raise ConfigurationError("tls-unique of a resumed session needs the extended master secret (RFC 7627 section 5.4)")
-        return link.finished
+        # The first Finished of the last handshake (RFC 5929 section 3.1).
+        return agreed.server_finished if info.resumed else agreed.client_finished
     if kind == "tls-server-end-point":
-        return _server_end_point(link)
+        return _server_end_point(info, is_server)
     raise ConfigurationError(f"unknown channel binding {kind!r}")
 
 
-def _server_end_point(link: Link) -> bytes:
+def _server_end_point(info: ConnectionInfo, is_server: bool) -> bytes:
     """The hash of the server's certificate; MD5 and SHA-1 count as SHA-256 (RFC 5929 section 4.1)."""
-    identity = link.info.identity if link.is_server else None
-    chain = identity.chain if identity is not None else link.info.peer_chain
-    if not chain or (link.is_server and identity is None):
+    identity = info.identity if is_server else None
+    chain = identity.chain if identity is not None else info.peer_chain
+    if not chain or (is_server and identity is None):
         raise ConfigurationError("tls-server-end-point: this connection used no server certificate")
     algorithm = load_der_x509_certificate(chain[0]).signature_hash_algorithm
     name = algorithm.name if algorithm is not None and algorithm.name not in ("md5", "sha1") else "sha256"

@@ -2,17 +2,20 @@
 
 Every call takes effect in the order it is made, so a key change can never overtake the message before it.  Handshake
 messages are gathered and leave in as few records as fit; a key change flushes what belongs under the old keys.
+
+Below TLS 1.3 a connection may shake hands again.  `open_again` sets aside what was agreed so far, which stays what the
+connection is known by, until `complete` puts the new in its place, or `stay` the old.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from ..errors import UnexpectedMessage
 from .codepoints import C
 from .config import Config
-from .events import ConnectionInfo, HandshakeCompleted
+from .events import ConnectionInfo, HandshakeCompleted, RenegotiationDeclined
 from .record.layer import ReadProtection, RecordLayer, WriteProtection
 from .waits import Wait
 
@@ -32,13 +35,26 @@ T = TypeVar("T")
 Steps = Generator[Wait, Any, T]
 
 
+class Agreed(NamedTuple):
+    """What a handshake agreed: its `info`, and what exporters and channel bindings are made of."""
+
+    info: ConnectionInfo
+    exporter_secret: bytes  # TLS 1.3: exporter_master_secret; before: the master secret
+    randoms: bytes  # before TLS 1.3: client_random + server_random
+    client_finished: bytes  # before TLS 1.3: verify_data
+    server_finished: bytes
+
+
 class Link:
-    """`handshake_input`: bytes of handshake messages received and not yet consumed; `exporter_secret`, `randoms`, `finished`:
-    left by the handshake for `exporter`."""
+    """`handshake_input`: bytes of handshake messages received and not yet consumed; `handshake_complete`: a handshake has been
+    completed; `handshaking`: one is under way; `unverified`: the peer's new keys are in force, its Finished is not verified;
+    `may_resume`: the handshake may be abbreviated; `exporter_secret`, `randoms`, `client_finished`, `server_finished`: as in
+    `Agreed`; `secure_renegotiation`, `client_version`, `renegotiations`: for `ssl3.renegotiation`."""
 
     __slots__ = (
-        "_flight", "config", "connected", "events", "exporter_secret", "finished", "handshake_complete", "handshake_input",
-        "info", "is_server", "randoms", "records", "session_id",
+        "_flight", "_held", "client_finished", "client_version", "config", "connected", "events", "exporter_secret",
+        "handshake_complete", "handshake_input", "handshaking", "info", "is_server", "may_resume", "previous", "randoms",
+        "records", "renegotiations", "secure_renegotiation", "server_finished", "session_id", "unverified",
     )  # fmt: skip
 
     def __init__(self, config: Config, is_server: bool) -> None:
@@ -49,10 +65,13 @@ class Link:
         self.events: list[object] = []
         self.handshake_input = bytearray()
         self._flight = bytearray()
-        self.exporter_secret = b""  # TLS 1.3: exporter_master_secret; TLS 1.2: the master secret
-        self.randoms = b""  # TLS 1.2: client_random + server_random, for exporters
-        self.finished: bytes = b""  # TLS 1.2: first Finished's verify_data, for tls-unique (RFC 5929 section 3)
-        self.handshake_complete = False
+        self._held: list[bytes] | None = None  # application data that waits for the end of a renegotiation
+        self.previous: Agreed | None = None  # what holds while a renegotiation is under way
+        self.exporter_secret = self.randoms = self.client_finished = self.server_finished = b""
+        self.client_version = 0  # of the first ClientHello
+        self.renegotiations = 0  # asked for by the peer
+        self.handshake_complete = self.secure_renegotiation = self.unverified = False
+        self.handshaking = self.may_resume = True
         self.connected: Connected | None = None
         self.session_id = b""  # of a TLS 1.2 session in the server's cache, to forget it after a fatal alert
 
@@ -79,12 +98,56 @@ class Link:
         if self.handshake_input:
             raise UnexpectedMessage("handshake message lies across a key change")
         self.records.read = protection
+        self.unverified = self.handshaking
 
     def complete(self) -> None:
         """Both Finished messages are verified."""
         self.flush()
-        self.handshake_complete = True
+        self.handshake_complete = self.may_resume = True
+        self.handshaking = self.unverified = False
         self.events.append(HandshakeCompleted(self.info))
+        if self.previous is not None:
+            self.previous = None
+            self._release()
+
+    # --- another handshake ---------------------------------------------------------------------------------------------------
+
+    @property
+    def agreed(self) -> Agreed:
+        """What the last complete handshake agreed; during the first one, what it has so far."""
+        return self.previous or Agreed(self.info, self.exporter_secret, self.randoms, self.client_finished, self.server_finished)
+
+    def open_again(self) -> None:
+        """A ClientHello begins another handshake."""
+        self.previous = self.agreed
+        self.handshaking = True
+        self.info = ConnectionInfo()
+        self.info.version = self.previous.info.version
+
+    def stay(self) -> None:
+        """The peer wants no other handshake: go on as before."""
+        if self.previous is not None:
+            self.info = self.previous.info
+            self.previous = None
+        self.handshaking, self.may_resume = False, True
+        self.events.append(RenegotiationDeclined())
+        self._release()
+
+    @property
+    def held(self) -> int:
+        """Bytes of application data that wait for the end of the handshake."""
+        return sum(map(len, self._held or ()))
+
+    def hold(self, data: bytes) -> None:
+        """Keep application data until the handshake is over."""
+        if self._held is None:
+            self._held = []
+        self._held.append(data)
+
+    def _release(self) -> None:
+        held, self._held = self._held or (), None
+        for data in held:
+            self.records.send(C.application_data, data)
 
     def emit(self, event: object) -> None:
         self.events.append(event)

@@ -7,6 +7,7 @@ from .codepoints import H, V, Version
 from .config import ServerConfig
 from .link import Flow, Link
 from .messages.hello import ClientHello
+from .ssl3 import renegotiation
 from .ssl3.server import ServerHandshake as ServerHandshake12
 from .suites import FALLBACK_SCSV
 from .tls13.server import ServerHandshake as ServerHandshake13
@@ -28,7 +29,12 @@ def accept(link: Link, config: ServerConfig) -> Flow:
         del handshake
         yield from connected.run()
     else:
-        yield from ServerHandshake12(link, config).run(hello)
+        while True:
+            flow = ServerHandshake12(link, config).run(hello)
+            del hello
+            yield from flow
+            del flow
+            hello, config = yield from renegotiation.as_server(link, config)
 
 
 def choose_version(config: ServerConfig, hello: ClientHello) -> Version:

@@ -90,6 +90,7 @@ class ChooseClientIdentity(Operation):
         self.identities, self.authorities, self.schemes = identities, authorities, schemes
 
 
-# Not handshake messages, but flows wait for them like ones; what they are sent is the record's fragment.
+# Not handshake messages, but flows wait for them like ones; what they are sent is the record's fragment.  Alerts are warnings.
 CHANGE_CIPHER_SPEC = 0x100  # RFC 5246 section 7.1
-NO_CERTIFICATE = 0x101  # SSL 3.0's warning alert, what a client sends in place of a Certificate (RFC 6101 section 5.6.6)
+NO_CERTIFICATE = 0x101  # SSL 3.0: what a client sends in place of a Certificate (RFC 6101 section 5.6.6)
+NO_RENEGOTIATION = 0x102  # RFC 5246 section 7.2.2

@@ -16,7 +16,7 @@ from ..config import Identity, ServerConfig
 from ..groups import FINITE_FIELDS, TLS12_CURVES
 from ..messages import extensions as ext
 from ..messages.hello import ClientHello
-from ..suites import EMPTY_RENEGOTIATION_INFO_SCSV, Suite
+from ..suites import Suite
 
 _FFDHE_CODES = range(0x0100, 0x0200)  # reserved for finite fields, known or not (RFC 7919 section 2)
 
@@ -30,7 +30,6 @@ class Offer:
     schemes: tuple[int, ...]
     extended_master_secret: bool
     encrypt_then_mac: bool
-    secure_renegotiation: bool
     point_formats: bool
     ticket: bytes | None
     wants_ocsp: bool
@@ -45,16 +44,12 @@ class Offer:
             ext.require_empty(extensions.get(kind, b""))
         if X.ec_point_formats in extensions and 0 not in ext.decode_u8_list(extensions[X.ec_point_formats]):
             raise IllegalParameter("client does not take uncompressed points (RFC 8422 section 5.1.2)")
-        if X.renegotiation_info in extensions and ext.decode_renegotiation_info(extensions[X.renegotiation_info]):
-            # RFC 5746 section 3.6
-            raise HandshakeFailure("first handshake claims to be another", name="SSL_ERROR_BAD_HANDSHAKE_HASH_VALUE")
         return cls(
             suites=hello.suites,
             groups=ext.decode_u16_list(extensions[X.supported_groups]) if X.supported_groups in extensions else None,
             schemes=_schemes(extensions.get(X.signature_algorithms)),
             extended_master_secret=X.extended_master_secret in extensions,
             encrypt_then_mac=X.encrypt_then_mac in extensions,
-            secure_renegotiation=X.renegotiation_info in extensions or EMPTY_RENEGOTIATION_INFO_SCSV in hello.suites,
             point_formats=X.ec_point_formats in extensions,
             ticket=extensions.get(X.session_ticket),
             wants_ocsp=X.status_request in extensions and ext.decode_status_request(extensions[X.status_request]),

@@ -63,7 +63,6 @@ class ClientHandshake:
             yield from self._abbreviated_handshake(server_hello)
         self.link.complete()
         self._keep_session(server_hello)
-        yield from renegotiation.refuse(self.link, H.hello_request)
 
     def _full_handshake(self, server_hello: ServerHello) -> Flow:
         """RFC 5246 section 7.3, figure 1."""
@@ -79,6 +78,7 @@ class ClientHandshake:
     def _abbreviated_handshake(self, server_hello: ServerHello) -> Flow:
         """RFC 5246 section 7.3, figure 2."""
         # The session may come from a time, or a caller, that trusted more.
+        renegotiation.check_same_server(self.link, self.info.peer_chain)
         yield VerifyPeer(self.info.peer_chain, self.config.server_name, None, "server")
         session = self.opening.session
         assert session is not None
@@ -93,6 +93,7 @@ class ClientHandshake:
         self.suite = self._check_suite(server_hello)
         self.answers = server_hello.extensions
         self._check_extensions()
+        renegotiation.check_server_hello(self.link, self.config, server_hello)
         self.transcript.add(server_hello.raw)
         self.transcript.use(self.suite.hash, keep=True)
         info, records = self.info, self.link.records
@@ -126,9 +127,6 @@ class ClientHandshake:
                 raise IllegalParameter(f"extension {kind} has no place in ServerHello", name=malformed)
         for kind in (X.extended_master_secret, X.encrypt_then_mac, X.session_ticket, X.status_request):
             ext.require_empty(answers.get(kind, b""))
-        if X.renegotiation_info in answers and ext.decode_renegotiation_info(answers[X.renegotiation_info]):
-            # RFC 5746 section 3.4
-            raise HandshakeFailure("first handshake claims to be another", name="SSL_ERROR_BAD_HANDSHAKE_HASH_VALUE")
         if X.ec_point_formats in answers and 0 not in ext.decode_u8_list(answers[X.ec_point_formats]):
             raise IllegalParameter("server does not take uncompressed points (RFC 8422 section 5.1.2)", name=malformed)
         if X.encrypt_then_mac in answers and self.suite.cipher.kind != "cbc":
@@ -170,6 +168,7 @@ class ClientHandshake:
             self.next = yield Receive(*following)
         self.leaf: Certificate = signatures.load_leaf(chain)
         self.key_exchange = keyexchange.for_client(self.suite, self.leaf, self.hello, self.config)
+        renegotiation.check_same_server(self.link, chain)
         yield VerifyPeer(chain, self.config.server_name, self.info.ocsp, "server")
         self.info.peer_chain = chain
 
@@ -246,7 +245,7 @@ class ClientHandshake:
         link.records.send_limit = self.info.record_size_limit
         verify_data = self.secrets.finished(False, self.transcript.digest())
         self._send(message(H.finished, verify_data))
-        link.finished = link.finished or verify_data
+        link.client_finished = verify_data
 
     # --- the end --------------------------------------------------------------------------------------------------------
 
@@ -269,7 +268,7 @@ class ClientHandshake:
         if not compare_digest(raw[4:], expected):
             raise DecryptError("server's Finished does not verify")
         self.transcript.add(raw)
-        self.link.finished = self.link.finished or expected
+        self.link.server_finished = expected
 
     def _keep_session(self, server_hello: ServerHello) -> None:
         """Tell the driver what may be resumed, unless it knows already."""

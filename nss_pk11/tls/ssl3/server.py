@@ -50,7 +50,6 @@ class ServerHandshake:
         else:
             yield from self._abbreviated_handshake(hello, self.session)
         self.link.complete()
-        yield from renegotiation.refuse(self.link, H.client_hello)
 
     def _full_handshake(self, hello: ClientHello) -> Flow:
         """RFC 5246 section 7.3, figure 1."""
@@ -81,12 +80,15 @@ class ServerHandshake:
     def _read_client_hello(self, hello: ClientHello) -> None:
         self.transcript.add(hello.raw)
         self.offer = Offer.of(hello)
+        renegotiation.check_client_hello(self.link, self.config, hello)
         self.answers = negotiation.answer_client(hello, self.config, self.info)
         name = self.info.server_name
         if name and self.config.refuse_unknown_names and not selection.knows(self.config, name):
             raise UnrecognizedName(f"no identity is named {name}")
 
     def _find_session(self, hello: ClientHello) -> Flow:
+        if not self.link.may_resume:
+            return
         found = yield from resumption.find(self.config, hello, self.offer, self.info.server_name, self.version)
         if found is not None and found.peer_chain:  # today's rules hold for yesterday's certificate
             yield VerifyPeer(found.peer_chain, "", None, "client")
@@ -132,8 +134,9 @@ class ServerHandshake:
     def _send_server_hello(self, hello: ClientHello) -> None:
         """RFC 5246 section 7.4.1.3."""
         info, answers, records = self.info, self.answers, self.link.records
-        if self.offer.secure_renegotiation:
-            answers[X.renegotiation_info] = ext.encode_renegotiation_info(b"")
+        indication = renegotiation.answer(self.link)
+        if indication is not None:
+            answers[X.renegotiation_info] = indication
         if info.extended_master_secret:
             answers[X.extended_master_secret] = b""
         if info.encrypt_then_mac:
@@ -224,7 +227,7 @@ class ServerHandshake:
         if not compare_digest(raw[4:], expected):
             raise DecryptError("client's Finished does not verify")
         self.transcript.add(raw)
-        self.link.finished = self.link.finished or expected
+        self.link.client_finished = expected
 
     # --- the end -------------------------------------------------------------------------------------------------------
 
@@ -235,7 +238,7 @@ class ServerHandshake:
         link.records.send_limit = self.info.record_size_limit
         verify_data = self.secrets.finished(True, self.transcript.digest())
         self._send(message(H.finished, verify_data))
-        link.finished = link.finished or verify_data
+        link.server_finished = verify_data
 
     def _state(self, lifetime: int) -> bytes:
         """What a ticket or cache entry holds; `lifetime` in seconds."""
