@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, mldsa, padding, rsa
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, mldsa, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed, encode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
 from pk11_tokens import RunningSimulator, start
 from pk11_tokens.abi import CKA, CKK, CKM, CKO, MECHANISM_INFO
+from pk11_tokens.keytypes import integer
 from pk11_tokens.mechanisms import MECHANISMS
 from pk11_tokens.personalities import PERSONALITIES
 
@@ -26,10 +27,12 @@ from ..support.softhsm import SoftHSM
 from .client import AES, P256, SHOWN, Client, Mechanism, Value, key_of, key_values, refused
 from .cryptoki import PIN, SLOT, Module
 
-KINDS = ("rsa2048", "p256", "p384", "p521", "ed25519", "ed448", "mldsa44", "mldsa65", "mldsa87")
+KINDS = ("rsa2048", "dsa1024", "dsa2048", "p256", "p384", "p521", "ed25519", "ed448", "mldsa44", "mldsa65", "mldsa87")
 MESSAGE = b"a message that is signed, " * 5
 HASHES = {"1": hashes.SHA1(), "224": hashes.SHA224(), "256": hashes.SHA256(), "384": hashes.SHA384(), "512": hashes.SHA512()}
 CKG_MGF1 = {"1": 1, "256": 2, "384": 3, "512": 4, "224": 5}
+_NUMBERS = dsa.generate_parameters(1024).parameter_numbers()
+DOMAIN = {CKA.PRIME: integer(_NUMBERS.p), CKA.SUBPRIME: integer(_NUMBERS.q), CKA.BASE: integer(_NUMBERS.g)}
 ED448 = pack("@BLP", 0, 0, 0)  # CK_EDDSA_PARAMS
 
 
@@ -87,6 +90,19 @@ def test_ecdsa(client: Client, kind: str, name: str) -> None:
         client.verify(Mechanism(mechanism), key_of(client, kind, CKO.PUBLIC_KEY), data, signature)
     parts = client.run_parts("Sign", Mechanism(CKM[f"ECDSA_SHA{name}"]), key, [MESSAGE[:7], b"", MESSAGE[7:]])
     public.verify(der(parts), MESSAGE, ec.ECDSA(HASHES[name]))
+
+
+@pytest.mark.parametrize("name", HASHES)
+@pytest.mark.parametrize("kind", ["dsa1024", "dsa2048"])
+def test_dsa(client: Client, kind: str, name: str) -> None:
+    key, public = key_of(client, kind), public_key(client, kind)
+    for mechanism, data in ((CKM[f"DSA_SHA{name}"], MESSAGE), (CKM.DSA, hashed(name, MESSAGE))):
+        signature = client.sign(Mechanism(mechanism), key, data)
+        assert len(signature) == {"dsa1024": 40, "dsa2048": 64}[kind]
+        public.verify(der(signature), MESSAGE, HASHES[name])
+        client.verify(Mechanism(mechanism), key_of(client, kind, CKO.PUBLIC_KEY), data, signature)
+    parts = client.run_parts("Sign", Mechanism(CKM[f"DSA_SHA{name}"]), key, [MESSAGE[:7], b"", MESSAGE[7:]])
+    public.verify(der(parts), MESSAGE, HASHES[name])
 
 
 @pytest.mark.parametrize("name", HASHES)
@@ -169,6 +185,7 @@ def test_openssl_accepts_signatures(client: Client, tmp_path: Path, kind: str) -
         (CKM.EC_EDWARDS_KEY_PAIR_GEN, {CKA.EC_PARAMS: bytes.fromhex("06032b6570")}, ed25519.Ed25519PublicKey),
         (CKM.EC_EDWARDS_KEY_PAIR_GEN, {CKA.EC_PARAMS: b"\x13\x0cedwards25519"}, ed25519.Ed25519PublicKey),
         (CKM.EC_EDWARDS_KEY_PAIR_GEN, {CKA.EC_PARAMS: bytes.fromhex("06032b6571")}, ed448.Ed448PublicKey),
+        (CKM.DSA_KEY_PAIR_GEN, DOMAIN, dsa.DSAPublicKey),
         (CKM.ML_DSA_KEY_PAIR_GEN, {CKA.PARAMETER_SET: 3}, mldsa.MLDSA87PublicKey),
     ],
 )
@@ -188,6 +205,7 @@ def test_generated_pairs(client: Client, mechanism: CKM, template: Mapping[int, 
         (CKM.EC_KEY_PAIR_GEN, {CKA.EC_PARAMS: b"\6\1\1"}, "CURVE_NOT_SUPPORTED"),
         (CKM.EC_KEY_PAIR_GEN, {CKA.EC_PARAMS: P256, CKA.KEY_TYPE: CKK.RSA}, "TEMPLATE_INCONSISTENT"),
         (CKM.EC_KEY_PAIR_GEN, {CKA.EC_PARAMS: P256, CKA.EC_POINT: b"\4"}, "ATTRIBUTE_READ_ONLY"),
+        (CKM.DSA_KEY_PAIR_GEN, {CKA.PRIME: b"\7", CKA.SUBPRIME: b"\3", CKA.BASE: b"\2"}, "DOMAIN_PARAMS_INVALID"),
         (CKM.ML_DSA_KEY_PAIR_GEN, {CKA.PARAMETER_SET: 9}, "ATTRIBUTE_VALUE_INVALID"),
         (CKM.ECDSA, {CKA.EC_PARAMS: P256}, "MECHANISM_INVALID"),
     ],
@@ -297,6 +315,22 @@ def test_rsa_encryption_is_softhsm_s(client: Client, softhsm: Client, mechanism:
         softhsm.verify(mechanism(), their_public, data, signature)
         assert signature == softhsm.sign(mechanism(), their_private, data)
         client.verify(mechanism(), public, data, signature)
+
+
+@pytest.mark.parametrize("bits", [1024, 2048])
+def test_dsa_is_softhsm_s(client: Client, softhsm: Client, bits: int) -> None:
+    private_values, public_values = key_values(dsa.generate_private_key(bits))
+    uses: dict[int, Value] = {CKA.TOKEN: False}
+    their_private = softhsm.create(private_values | uses | {CKA.SIGN: True})
+    their_public = softhsm.create(public_values | uses | {CKA.VERIFY: True})
+    private, public = client.create(private_values), client.create(public_values)
+    for name in ("1", "256"):
+        digest = hashed(name, MESSAGE)[: 20 if bits == 1024 else 32]
+        for mechanism, data in ((CKM.DSA, digest), (CKM[f"DSA_SHA{name}"], MESSAGE)):
+            softhsm.verify(Mechanism(mechanism), their_public, data, client.sign(Mechanism(mechanism), private, data))
+            client.verify(Mechanism(mechanism), public, data, softhsm.sign(Mechanism(mechanism), their_private, data))
+    with refused("DATA_LEN_RANGE"):
+        client.sign(Mechanism(CKM.DSA), private, bytes(21))
 
 
 @pytest.mark.parametrize("curve", [ec.SECP256R1(), ec.SECP384R1(), ec.SECP521R1()], ids=lambda curve: curve.name)

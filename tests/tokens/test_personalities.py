@@ -14,7 +14,8 @@ from typing import Any
 import pk11_tokens
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, padding, rsa
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 from pk11_tokens import PERSONALITIES, DescriptionError, Person, Personality
@@ -28,7 +29,13 @@ from .cryptoki import PIN, SLOT
 PAGE = (Path(__file__).parents[2] / "docs/tokens.md").read_text("utf-8")
 
 # Kind of key -> how a host signs DATA with it.
-SIGNING = {"CKM_ECDSA": CKM.ECDSA, "CKM_RSA_PKCS": CKM.SHA256_RSA_PKCS, "CKM_EDDSA": CKM.EDDSA, "CKM_ML_DSA": CKM.ML_DSA}
+SIGNING = {
+    "CKM_ECDSA": CKM.ECDSA,
+    "CKM_RSA_PKCS": CKM.SHA256_RSA_PKCS,
+    "CKM_DSA": CKM.DSA_SHA256,
+    "CKM_EDDSA": CKM.EDDSA,
+    "CKM_ML_DSA": CKM.ML_DSA,
+}
 # CK_EDDSA_PARAMS, which Ed448 needs (PKCS #11 3.1 section 6.3.15): not prehashed, no context.
 PARAMETERS = {"ed448": Struct("@BLP").pack(0, 0, 0)}
 QUICK_KINDS = [kind for kind in KINDS if kind not in ("rsa3072", "rsa4096")]  # of the slow ones, one is enough
@@ -39,6 +46,10 @@ def check(public_key: Any, signature: bytes) -> None:
     match public_key:
         case rsa.RSAPublicKey():
             public_key.verify(signature, DATA, padding.PKCS1v15(), SHA256())
+        case dsa.DSAPublicKey():
+            half = len(signature) // 2
+            der = encode_dss_signature(int.from_bytes(signature[:half]), int.from_bytes(signature[half:]))
+            public_key.verify(der, DATA, SHA256())
         case _:
             public_key.verify(signature, DATA)
 

@@ -419,7 +419,10 @@ class CKM(IntEnum):
     DSA_KEY_PAIR_GEN = 0x10
     DSA = 0x11
     DSA_SHA1 = 0x12
+    DSA_SHA224 = 0x13
     DSA_SHA256 = 0x14
+    DSA_SHA384 = 0x15
+    DSA_SHA512 = 0x16
     ML_KEM = 0x17
     ML_DSA_KEY_PAIR_GEN = 0x1C
     ML_DSA = 0x1D

@@ -144,6 +144,7 @@ _X_509: Rules = _STORAGE | {
     CKA.HASH_OF_ISSUER_PUBLIC_KEY: Rule(),
     CKA.JAVA_MIDP_SECURITY_DOMAIN: Rule(NUMBER, (), ULONG.pack(0)),
 }
+_DOMAIN = (CKA.PRIME, CKA.SUBPRIME, CKA.BASE)
 _EC_PUBLIC: Rules = {CKA.EC_PARAMS: Rule(ANY, (1, 3)), CKA.EC_POINT: Rule(ANY, (1, 4))}
 _EC_PRIVATE: Rules = {CKA.EC_PARAMS: Rule(ANY, (1, 4, 6)), CKA.VALUE: Rule(ANY, (1, 4, 6, SECRET))}
 
@@ -166,6 +167,14 @@ RULES: dict[tuple[int, int], Rules] = {
     }
     | dict.fromkeys((CKA.PRIME_1, CKA.PRIME_2, CKA.EXPONENT_1, CKA.EXPONENT_2, CKA.COEFFICIENT), _SECRET_PART)
     | _uses(CKA.DECRYPT, CKA.SIGN, CKA.UNWRAP),
+    (CKO.PUBLIC_KEY, CKK.DSA): _PUBLIC
+    | dict.fromkeys(_DOMAIN, Rule(ANY, (1, 3)))
+    | {CKA.VALUE: Rule(ANY, (1, 4))}
+    | _uses(CKA.VERIFY),
+    (CKO.PRIVATE_KEY, CKK.DSA): _PRIVATE
+    | dict.fromkeys(_DOMAIN, Rule(ANY, (1, 4, 6)))
+    | {CKA.VALUE: Rule(ANY, (1, 4, 6, SECRET))}
+    | _uses(CKA.SIGN),
     (CKO.PUBLIC_KEY, CKK.EC): _PUBLIC | _EC_PUBLIC | _uses(CKA.VERIFY),
     (CKO.PRIVATE_KEY, CKK.EC): _PRIVATE | _EC_PRIVATE | _uses(CKA.SIGN),
     (CKO.PUBLIC_KEY, CKK.EC_EDWARDS): _PUBLIC | _EC_PUBLIC | _uses(CKA.VERIFY),

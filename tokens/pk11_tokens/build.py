@@ -14,7 +14,7 @@ from typing import Any
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, mldsa, rsa
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, mldsa, rsa
 from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512
 from cryptography.hazmat.primitives.serialization import Encoding, load_der_private_key, load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -30,6 +30,8 @@ _GENERATE: dict[str, Callable[[], Any]] = {
     "p256": lambda: ec.generate_private_key(ec.SECP256R1()),
     "p384": lambda: ec.generate_private_key(ec.SECP384R1()),
     "p521": lambda: ec.generate_private_key(ec.SECP521R1()),
+    "dsa1024": lambda: dsa.generate_private_key(1024),
+    "dsa2048": lambda: dsa.generate_private_key(2048),
     "rsa2048": lambda: rsa.generate_private_key(65537, 2048),
     "rsa3072": lambda: rsa.generate_private_key(65537, 3072),
     "rsa4096": lambda: rsa.generate_private_key(65537, 4096),
@@ -44,10 +46,17 @@ _GENERATE: dict[str, Callable[[], Any]] = {
 _GENERATION = {
     "CKM_ECDSA": CKM.EC_KEY_PAIR_GEN,
     "CKM_RSA_PKCS": CKM.RSA_PKCS_KEY_PAIR_GEN,
+    "CKM_DSA": CKM.DSA_KEY_PAIR_GEN,
     "CKM_EDDSA": CKM.EC_EDWARDS_KEY_PAIR_GEN,
     "CKM_ML_DSA": CKM.ML_DSA_KEY_PAIR_GEN,
 }
-_MECHANISM: dict[int, str] = {CKK.EC: "CKM_ECDSA", CKK.RSA: "CKM_RSA_PKCS", CKK.EC_EDWARDS: "CKM_EDDSA", CKK.ML_DSA: "CKM_ML_DSA"}
+_MECHANISM: dict[int, str] = {
+    CKK.EC: "CKM_ECDSA",
+    CKK.RSA: "CKM_RSA_PKCS",
+    CKK.DSA: "CKM_DSA",
+    CKK.EC_EDWARDS: "CKM_EDDSA",
+    CKK.ML_DSA: "CKM_ML_DSA",
+}
 
 _DAYS = 365  # that a self-signed certificate is good for
 
@@ -143,7 +152,7 @@ def _read(path: Path, where: str) -> bytes:
 
 # --- self-signed certificates ----------------------------------------------------------------------------------------
 
-# What an ECDSA signature hashes with (RFC 5480 section 4); Edwards curves and ML-DSA need nothing, RSA gets SHA-256.
+# What an ECDSA signature hashes with (RFC 5480 section 4); Edwards curves and ML-DSA need nothing, RSA and DSA get SHA-256.
 _HASHES: dict[str, type[SHA384 | SHA512]] = {"secp384r1": SHA384, "secp521r1": SHA512}
 
 
@@ -164,7 +173,7 @@ def self_signed(private_key: Any, names: tuple[str, ...]) -> x509.Certificate:
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(private_key.public_key()), critical=False)
     )
-    hashed = isinstance(private_key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey)
+    hashed = isinstance(private_key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | dsa.DSAPrivateKey)
     curve = private_key.curve.name if isinstance(private_key, ec.EllipticCurvePrivateKey) else ""
     return builder.sign(private_key, _HASHES.get(curve, SHA256)() if hashed else None)
 

@@ -24,6 +24,8 @@ KINDS = {
     "p256": "CKM_ECDSA",
     "p384": "CKM_ECDSA",
     "p521": "CKM_ECDSA",
+    "dsa1024": "CKM_DSA",
+    "dsa2048": "CKM_DSA",
     "rsa2048": "CKM_RSA_PKCS",
     "rsa3072": "CKM_RSA_PKCS",
     "rsa4096": "CKM_RSA_PKCS",

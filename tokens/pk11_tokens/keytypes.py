@@ -2,7 +2,8 @@
 
 Turns the values that a PKCS #11 object holds into a key of `cryptography`, and back.  Knows numbers and encodings; no
 object, session or template rule (`attributes`, `objects`).  A card with key types of its own adds rows.
-Sources: PKCS #11 3.1 sections 6.1 (RSA), 6.3 (EC, Edwards and Montgomery), 6.8 and 6.11 (secret keys); PKCS #11 3.2 (ML-DSA).
+Sources: PKCS #11 3.1 sections 6.1 (RSA), 6.2 (DSA), 6.3 (EC, Edwards and Montgomery), 6.8 and 6.11 (secret keys); PKCS #11
+3.2 (ML-DSA).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, mldsa, rsa
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, mldsa, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from .abi import CKA, CKK, CKR, ULONG, Refused
@@ -149,6 +150,38 @@ def _rsa_private(key: rsa.RSAPrivateKey) -> dict[int, bytes]:
     }
 
 
+# --- DSA -------------------------------------------------------------------------------------------------------------
+
+
+def dsa_parameters(values: Values) -> dsa.DSAParameterNumbers:
+    """The domain parameters p, q, g."""
+    p, q, g = (int.from_bytes(values[name], "big") for name in (CKA.PRIME, CKA.SUBPRIME, CKA.BASE))
+    return dsa.DSAParameterNumbers(p, q, g)
+
+
+def _load_dsa_public(values: Values) -> dsa.DSAPublicKey:
+    return dsa.DSAPublicNumbers(int.from_bytes(values[CKA.VALUE], "big"), dsa_parameters(values)).public_key()
+
+
+def _load_dsa_private(values: Values) -> dsa.DSAPrivateKey:
+    x, parameters = int.from_bytes(values[CKA.VALUE], "big"), dsa_parameters(values)
+    public = dsa.DSAPublicNumbers(pow(parameters.g, x, parameters.p), parameters)
+    return dsa.DSAPrivateNumbers(x, public).private_key()
+
+
+def _dsa_domain(key: dsa.DSAPublicKey | dsa.DSAPrivateKey) -> dict[int, bytes]:
+    numbers = key.parameters().parameter_numbers()
+    return {CKA.PRIME: integer(numbers.p), CKA.SUBPRIME: integer(numbers.q), CKA.BASE: integer(numbers.g)}
+
+
+def _dsa_public(key: dsa.DSAPublicKey) -> dict[int, bytes]:
+    return _dsa_domain(key) | {CKA.VALUE: integer(key.public_numbers().y)}
+
+
+def _dsa_private(key: dsa.DSAPrivateKey) -> dict[int, bytes]:
+    return _dsa_domain(key) | {CKA.VALUE: integer(key.private_numbers().x)}
+
+
 # --- curves ----------------------------------------------------------------------------------------------------------
 
 
@@ -255,6 +288,7 @@ def _mldsa_private(key: Any) -> dict[int, bytes]:
 
 KEY_TYPES: dict[int, KeyType] = {
     CKK.RSA: KeyType(_load_rsa_public, _load_rsa_private, _rsa_public, _rsa_private, (rsa.RSAPrivateKey,)),
+    CKK.DSA: KeyType(_load_dsa_public, _load_dsa_private, _dsa_public, _dsa_private, (dsa.DSAPrivateKey,)),
     CKK.EC: KeyType(_load_ec_public, _load_ec_private, _ec_public, _ec_private, (ec.EllipticCurvePrivateKey,)),
     CKK.EC_EDWARDS: KeyType(
         _load_edwards_public,

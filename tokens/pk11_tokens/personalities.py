@@ -31,6 +31,8 @@ RSA_PSS = (
     "CKM_SHA512_RSA_PKCS_PSS",
 )
 RSA_MORE = ("CKM_RSA_X_509", "CKM_RSA_PKCS_OAEP")
+DSA = ("CKM_DSA_KEY_PAIR_GEN", "CKM_DSA")
+DSA_HASHED = ("CKM_DSA_SHA1", "CKM_DSA_SHA224", "CKM_DSA_SHA256", "CKM_DSA_SHA384", "CKM_DSA_SHA512")
 ECDSA = ("CKM_EC_KEY_PAIR_GEN", "CKM_ECDSA")
 ECDSA_HASHED = ("CKM_ECDSA_SHA1", "CKM_ECDSA_SHA224", "CKM_ECDSA_SHA256", "CKM_ECDSA_SHA384", "CKM_ECDSA_SHA512")
 ECDH = ("CKM_ECDH1_DERIVE",)
@@ -99,7 +101,7 @@ PERSONALITIES: dict[str, Personality] = {
         # Everything, at once: where the test is about something else.
         Personality(
             name="plain",
-            mechanisms=DIGESTS + RSA_ALL + EC_ALL + EDDSA + ML_DSA + SECRET + HMAC,
+            mechanisms=DIGESTS + RSA_ALL + EC_ALL + DSA_HASHED + DSA + EDDSA + ML_DSA + SECRET + HMAC,
             pin_tries=0,
         ),
         # A card as PIV ones are behind their middleware (NIST SP 800-73-4): PKCS #1 v1.5 and ECDSA, one operation after the

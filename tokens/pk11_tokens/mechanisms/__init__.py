@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import lru_cache
 
-from . import curves, digests, mldsa, rsa, secret
+from . import curves, digests, dsa, mldsa, rsa, secret
 from .capability import Capability, Transformation, Verification
 
 __all__ = ["MECHANISMS", "Capability", "Transformation", "Verification", "offered"]
 
 MECHANISMS: dict[int, Capability] = {
-    capability.mechanism: capability for room in (digests, rsa, curves, mldsa, secret) for capability in room.CAPABILITIES
+    capability.mechanism: capability for room in (digests, rsa, dsa, curves, mldsa, secret) for capability in room.CAPABILITIES
 }
 
 
