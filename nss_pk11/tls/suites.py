@@ -2,7 +2,8 @@
 
 A suite is usable when policy permits it, preference enables it, an identity fits it, and some present slot (the internal one
 included) offers every mechanism in its row.  Nothing else in the package lists suites; add a row here and it exists.
-Sources: IANA TLS cipher suite registry; RFC 8446 B.4, 5288, 5289, 5246 A.5, 6655, 7251, 7905.
+Sources: IANA TLS cipher suite registry; RFC 8446 B.4, 5288, 5289, 5246 A.5, 6655, 7251, 7905; for what only old peers have also
+RFC 6101 A.6, RFC 2246 A.5, draft-ietf-tls-56-bit-ciphersuites-01 and NSS's sslproto.h.
 """
 
 from __future__ import annotations
@@ -12,17 +13,18 @@ from typing import Literal
 
 from .codepoints import Version
 
-KeyExchange = Literal["any", "rsa", "dhe_rsa", "ecdhe_rsa", "ecdhe_ecdsa"]
+KeyExchange = Literal["any", "rsa", "rsa_export", "dhe_rsa", "dhe_dss", "ecdhe_rsa", "ecdhe_ecdsa"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Cipher:
-    """A bulk cipher.  Lengths in bytes: `key`, `fixed_iv` (from the key block), `explicit_nonce` (sent per record), `tag`
-    (AEAD) or `block` (CBC)."""
+    """A bulk cipher.  Lengths in bytes: `key`, `secret` (what an eavesdropper must find of it: less in export ciphers), `fixed_iv`
+    (from the key block), `explicit_nonce` (sent per record; by CBC from TLS 1.1 on), `tag` (AEAD) or `block` (CBC)."""
 
     name: str
-    kind: Literal["aead", "cbc"]
+    kind: Literal["aead", "cbc", "stream", "null"]
     key: int
+    secret: int
     fixed_iv: int
     explicit_nonce: int
     tag: int
@@ -30,35 +32,57 @@ class Cipher:
     mechanism: str
 
 
-AES_128_GCM = Cipher("AES-128-GCM", "aead", 16, 4, 8, 16, 0, "CKM_AES_GCM")
-AES_256_GCM = Cipher("AES-256-GCM", "aead", 32, 4, 8, 16, 0, "CKM_AES_GCM")
-AES_128_CCM = Cipher("AES-128-CCM", "aead", 16, 4, 8, 16, 0, "CKM_AES_CCM")
-AES_256_CCM = Cipher("AES-256-CCM", "aead", 32, 4, 8, 16, 0, "CKM_AES_CCM")
-AES_128_CCM_8 = Cipher("AES-128-CCM-8", "aead", 16, 4, 8, 8, 0, "CKM_AES_CCM")
-AES_256_CCM_8 = Cipher("AES-256-CCM-8", "aead", 32, 4, 8, 8, 0, "CKM_AES_CCM")
-CHACHA20 = Cipher("ChaCha20-Poly1305", "aead", 32, 12, 0, 16, 0, "CKM_CHACHA20_POLY1305")
-AES_128_CBC = Cipher("AES-128-CBC", "cbc", 16, 0, 16, 0, 16, "CKM_AES_CBC")
-AES_256_CBC = Cipher("AES-256-CBC", "cbc", 32, 0, 16, 0, 16, "CKM_AES_CBC")
+AES_128_GCM = Cipher("AES-128-GCM", "aead", 16, 16, 4, 8, 16, 0, "CKM_AES_GCM")
+AES_256_GCM = Cipher("AES-256-GCM", "aead", 32, 32, 4, 8, 16, 0, "CKM_AES_GCM")
+AES_128_CCM = Cipher("AES-128-CCM", "aead", 16, 16, 4, 8, 16, 0, "CKM_AES_CCM")
+AES_256_CCM = Cipher("AES-256-CCM", "aead", 32, 32, 4, 8, 16, 0, "CKM_AES_CCM")
+AES_128_CCM_8 = Cipher("AES-128-CCM-8", "aead", 16, 16, 4, 8, 8, 0, "CKM_AES_CCM")
+AES_256_CCM_8 = Cipher("AES-256-CCM-8", "aead", 32, 32, 4, 8, 8, 0, "CKM_AES_CCM")
+CHACHA20 = Cipher("ChaCha20-Poly1305", "aead", 32, 32, 12, 0, 16, 0, "CKM_CHACHA20_POLY1305")
+AES_128_CBC = Cipher("AES-128-CBC", "cbc", 16, 16, 0, 16, 0, 16, "CKM_AES_CBC")
+AES_256_CBC = Cipher("AES-256-CBC", "cbc", 32, 32, 0, 16, 0, 16, "CKM_AES_CBC")
+# For old peers, under the names SSL_SecurityStatus gives them.
+DES_EDE3_CBC = Cipher("3DES-EDE-CBC", "cbc", 24, 24, 0, 8, 0, 8, "CKM_DES3_CBC")
+DES_CBC = Cipher("DES-CBC", "cbc", 8, 8, 0, 8, 0, 8, "CKM_DES_CBC")
+RC2_CBC_40 = Cipher("RC2-CBC-40", "cbc", 16, 5, 0, 8, 0, 8, "CKM_RC2_CBC")
+RC4_128 = Cipher("RC4", "stream", 16, 16, 0, 0, 0, 0, "CKM_RC4")
+RC4_56 = Cipher("RC4-56", "stream", 16, 7, 0, 0, 0, 0, "CKM_RC4")
+RC4_40 = Cipher("RC4-40", "stream", 16, 5, 0, 0, 0, 0, "CKM_RC4")
+NULL = Cipher("NULL", "null", 0, 0, 0, 0, 0, 0, "")
 
 # What each key exchange and MAC asks of a slot.
 _KEY_EXCHANGE_MECHANISMS: dict[str, tuple[str, ...]] = {
     "any": (),
     "rsa": ("CKM_RSA_PKCS",),
+    "rsa_export": ("CKM_RSA_PKCS",),
     "dhe_rsa": ("CKM_DH_PKCS_DERIVE",),
+    "dhe_dss": ("CKM_DH_PKCS_DERIVE",),
     "ecdhe_rsa": ("CKM_ECDH1_DERIVE",),
     "ecdhe_ecdsa": ("CKM_ECDH1_DERIVE",),
 }
-_MAC_MECHANISMS = {"sha1": ("CKM_SHA_1_HMAC",), "sha256": ("CKM_SHA256_HMAC",), "sha384": ("CKM_SHA384_HMAC",), "": ()}
-MAC_BYTES = {"": 0, "sha1": 20, "sha256": 32, "sha384": 48}
+_MAC_MECHANISMS = {
+    "": "",
+    "md5": "CKM_MD5_HMAC",
+    "sha1": "CKM_SHA_1_HMAC",
+    "sha256": "CKM_SHA256_HMAC",
+    "sha384": "CKM_SHA384_HMAC",
+}
+MAC_BYTES = {"": 0, "md5": 16, "sha1": 20, "sha256": 32, "sha384": 48}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Suite:
-    """One row, compared by identity.  `mac` is the record MAC of CBC suites ("" for AEAD); `hash` the PRF or HKDF hash ("sha256", "sha384")."""
+    """One row, compared by identity.
+
+    `name` is IANA's, where IANA has none the name of the draft or of NSS.  `mac`: the record MAC ("" for AEAD).  `hash`: of the PRF
+    from TLS 1.2 on or of HKDF ("sha256", "sha384").  `rsa_limit`: the largest RSA key, in bits, that may encrypt for an export
+    suite; 0 for no limit.  `fips`: the PRF of TLS even in SSL 3.0.
+    """
 
     code: int
     name: str
     openssl: str
+    nss_name: str
     key_exchange: KeyExchange
     cipher: Cipher
     mac: str
@@ -66,20 +90,23 @@ class Suite:
     min_version: Version
     max_version: Version
     modern: bool
-
-    @property
-    def nss_name(self) -> str:
-        """NSS spells suites as IANA does."""
-        return self.name
+    rsa_limit: int = 0
+    fips: bool = False
 
     @property
     def key_bits(self) -> int:
+        """As SSL_SecurityStatus counts before it takes a DES key's parity bits off."""
         return self.cipher.key * 8
 
     @property
     def secret_key_bits(self) -> int:
-        """Effective bits; equal to `key_bits` but in export suites."""
-        return self.cipher.key * 8
+        """Of those the secret ones; as many as `key_bits` but in export suites."""
+        return self.cipher.secret * 8
+
+    @property
+    def export(self) -> bool:
+        """Whether keys are weakened as the United States' export rules of the 1990s wanted it."""
+        return self.rsa_limit > 0
 
     @property
     def hash_bytes(self) -> int:
@@ -91,26 +118,42 @@ class Suite:
 
     @property
     def forward_secret(self) -> bool:
-        return self.key_exchange != "rsa"
+        return not self.key_exchange.startswith("rsa")
 
     @property
     def mechanisms(self) -> frozenset[str]:
         """The PKCS #11 mechanisms that present slots must offer for this suite."""
-        names = (self.cipher.mechanism, *_KEY_EXCHANGE_MECHANISMS[self.key_exchange], *_MAC_MECHANISMS[self.mac])
-        return frozenset(names)
+        names = (self.cipher.mechanism, *_KEY_EXCHANGE_MECHANISMS[self.key_exchange], _MAC_MECHANISMS[self.mac])
+        return frozenset(names) - {""}
 
 
 def _tls13(code: int, name: str, cipher: Cipher, hash_: str, modern: bool) -> Suite:
-    return Suite(code, name, name, "any", cipher, "", hash_, Version.tls1_3, Version.tls1_3, modern)
+    return Suite(code, name, name, name, "any", cipher, "", hash_, Version.tls1_3, Version.tls1_3, modern)
 
 
 def _tls12(code: int, name: str, openssl: str, kx: KeyExchange, cipher: Cipher, mac: str, hash_: str = "sha256") -> Suite:
-    # SHA-1 CBC suites predate TLS 1.2; everything else needs it (RFC 5246 appendix A.5 note, RFC 5289 section 4).
-    oldest = Version.tls1_0 if mac == "sha1" else Version.tls1_2
+    # SHA-1 CBC suites predate TLS 1.2, elliptic curves came with TLS 1.0 (RFC 4492); everything else needs TLS 1.2 (RFC 5246
+    # appendix A.5 note, RFC 5289 section 4).
+    oldest = Version.tls1_2 if mac != "sha1" else Version.tls1_0 if kx.startswith("ecdhe") else Version.ssl3
     modern = kx.startswith("ecdhe") and cipher.kind == "aead" and "CCM" not in cipher.name
-    return Suite(code, name, openssl, kx, cipher, mac, hash_, oldest, Version.tls1_2, modern)
+    return Suite(code, name, openssl, name, kx, cipher, mac, hash_, oldest, Version.tls1_2, modern)
 
 
+def _old(
+    code: int, name: str, openssl: str, kx: KeyExchange, cipher: Cipher, mac: str, *, nss: str = "", fips: bool = False
+) -> Suite:
+    return Suite(code, name, openssl, nss or name, kx, cipher, mac, "sha256", Version.ssl3, Version.tls1_2, False, fips=fips)
+
+
+def _export(code: int, name: str, openssl: str, cipher: Cipher, mac: str, limit: int, *, nss: str = "") -> Suite:
+    # RFC 4346 appendix A.5 forbids the 40-bit ones from TLS 1.1 on; stacks disagree about the others' keys in TLS 1.2.
+    latest = Version.tls1_0 if limit == 512 else Version.tls1_1
+    return Suite(
+        code, name, openssl, nss or name, "rsa_export", cipher, mac, "sha256", Version.ssl3, latest, False, rsa_limit=limit
+    )
+
+
+# What is served and asked for by peers of today.
 SUITES: tuple[Suite, ...] = (
     # TLS 1.3 (RFC 8446 appendix B.4)
     _tls13(0x1301, "TLS_AES_128_GCM_SHA256", AES_128_GCM, "sha256", True),
@@ -160,8 +203,35 @@ SUITES: tuple[Suite, ...] = (
     _tls12(0x0035, "TLS_RSA_WITH_AES_256_CBC_SHA", "AES256-SHA", "rsa", AES_256_CBC, "sha1"),
 )  # fmt: skip
 
-BY_CODE: dict[int, Suite] = {suite.code: suite for suite in SUITES}
-BY_NAME: dict[str, Suite] = {name: suite for suite in SUITES for name in (suite.name, suite.openssl)}
+# For old peers only, in the order of preference that NSS gives them.  OpenSSL's names are those of 1.0.2, its last version that
+# had them all; the FIPS suites it never knew.
+LEGACY_SUITES: tuple[Suite, ...] = (
+    _old(0x0038, "TLS_DHE_DSS_WITH_AES_256_CBC_SHA", "DHE-DSS-AES256-SHA", "dhe_dss", AES_256_CBC, "sha1"),
+    _old(0x0066, "TLS_DHE_DSS_WITH_RC4_128_SHA", "DHE-DSS-RC4-SHA", "dhe_dss", RC4_128, "sha1"),
+    _old(0x0032, "TLS_DHE_DSS_WITH_AES_128_CBC_SHA", "DHE-DSS-AES128-SHA", "dhe_dss", AES_128_CBC, "sha1"),
+    _old(0x0004, "TLS_RSA_WITH_RC4_128_MD5", "RC4-MD5", "rsa", RC4_128, "md5", nss="SSL_RSA_WITH_RC4_128_MD5"),
+    _old(0x0005, "TLS_RSA_WITH_RC4_128_SHA", "RC4-SHA", "rsa", RC4_128, "sha1", nss="SSL_RSA_WITH_RC4_128_SHA"),
+    _old(0x0016, "TLS_DHE_RSA_WITH_3DES_EDE_CBC_SHA", "EDH-RSA-DES-CBC3-SHA", "dhe_rsa", DES_EDE3_CBC, "sha1", nss="SSL_DHE_RSA_WITH_3DES_EDE_CBC_SHA"),
+    _old(0x0013, "TLS_DHE_DSS_WITH_3DES_EDE_CBC_SHA", "EDH-DSS-DES-CBC3-SHA", "dhe_dss", DES_EDE3_CBC, "sha1", nss="SSL_DHE_DSS_WITH_3DES_EDE_CBC_SHA"),
+    _old(0xFEFF, "SSL_RSA_FIPS_WITH_3DES_EDE_CBC_SHA", "SSL_RSA_FIPS_WITH_3DES_EDE_CBC_SHA", "rsa", DES_EDE3_CBC, "sha1", fips=True),
+    _old(0xFFE0, "SSL_RSA_OLDFIPS_WITH_3DES_EDE_CBC_SHA", "SSL_RSA_OLDFIPS_WITH_3DES_EDE_CBC_SHA", "rsa", DES_EDE3_CBC, "sha1", fips=True),
+    _old(0x000A, "TLS_RSA_WITH_3DES_EDE_CBC_SHA", "DES-CBC3-SHA", "rsa", DES_EDE3_CBC, "sha1", nss="SSL_RSA_WITH_3DES_EDE_CBC_SHA"),
+    _old(0x0015, "TLS_DHE_RSA_WITH_DES_CBC_SHA", "EDH-RSA-DES-CBC-SHA", "dhe_rsa", DES_CBC, "sha1", nss="SSL_DHE_RSA_WITH_DES_CBC_SHA"),
+    _old(0x0012, "TLS_DHE_DSS_WITH_DES_CBC_SHA", "EDH-DSS-DES-CBC-SHA", "dhe_dss", DES_CBC, "sha1", nss="SSL_DHE_DSS_WITH_DES_CBC_SHA"),
+    _old(0xFEFE, "SSL_RSA_FIPS_WITH_DES_CBC_SHA", "SSL_RSA_FIPS_WITH_DES_CBC_SHA", "rsa", DES_CBC, "sha1", fips=True),
+    _old(0xFFE1, "SSL_RSA_OLDFIPS_WITH_DES_CBC_SHA", "SSL_RSA_OLDFIPS_WITH_DES_CBC_SHA", "rsa", DES_CBC, "sha1", fips=True),
+    _old(0x0009, "TLS_RSA_WITH_DES_CBC_SHA", "DES-CBC-SHA", "rsa", DES_CBC, "sha1", nss="SSL_RSA_WITH_DES_CBC_SHA"),
+    _export(0x0064, "TLS_RSA_EXPORT1024_WITH_RC4_56_SHA", "EXP1024-RC4-SHA", RC4_56, "sha1", 1024),
+    _export(0x0062, "TLS_RSA_EXPORT1024_WITH_DES_CBC_SHA", "EXP1024-DES-CBC-SHA", DES_CBC, "sha1", 1024),
+    _export(0x0003, "TLS_RSA_EXPORT_WITH_RC4_40_MD5", "EXP-RC4-MD5", RC4_40, "md5", 512, nss="SSL_RSA_EXPORT_WITH_RC4_40_MD5"),
+    _export(0x0006, "TLS_RSA_EXPORT_WITH_RC2_CBC_40_MD5", "EXP-RC2-CBC-MD5", RC2_CBC_40, "md5", 512, nss="SSL_RSA_EXPORT_WITH_RC2_CBC_40_MD5"),
+    _old(0x0002, "TLS_RSA_WITH_NULL_SHA", "NULL-SHA", "rsa", NULL, "sha1", nss="SSL_RSA_WITH_NULL_SHA"),
+    _old(0x0001, "TLS_RSA_WITH_NULL_MD5", "NULL-MD5", "rsa", NULL, "md5", nss="SSL_RSA_WITH_NULL_MD5"),
+)  # fmt: skip
+
+EVERY_SUITE = SUITES + LEGACY_SUITES
+BY_CODE: dict[int, Suite] = {suite.code: suite for suite in EVERY_SUITE}
+BY_NAME: dict[str, Suite] = {name: suite for suite in EVERY_SUITE for name in (suite.name, suite.openssl, suite.nss_name)}
 DEFAULT_SUITES: tuple[Suite, ...] = tuple(suite for suite in SUITES if suite.modern)
 
 # Signalling values: never negotiated (RFC 5746 section 3.3, RFC 7507 section 2).
