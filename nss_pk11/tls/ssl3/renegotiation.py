@@ -64,6 +64,7 @@ def as_server(link: Link, config: ServerConfig) -> Steps[tuple[ClientHello, Serv
             refusals = _refuse(link, refusals)
     hello = ClientHello.decode(raw)
     link.open_again()
+    link.info.client_random = hello.random
     if link.info.version not in hello.offered_versions():  # RFC 8446 section 4.1.2: it is kept
         raise UnsupportedVersion("client renegotiates another version")
     return hello, config
