@@ -20,7 +20,9 @@ Three rules make it safe for one thread that reads and one that writes at the sa
    either direction.  A writer does wait, for its turn and for the kernel: that is back-pressure.
 
 Key operations run in place, between two holds of the lock; the engine itself keeps whatever arrives meanwhile.  They happen
-in the handshake, which one thread does while others wait, and for post-handshake authentication, in the reader.
+in the handshake, which one thread does while others wait, and afterwards, for a renegotiation or post-handshake
+authentication, in the reader.  While a connection renegotiates, who wants to send reads until that is over, or waits for
+the thread that reads: `_reading` lets one read at a time, and the others look what has come of it before they do.
 
 A timeout is the socket's own, per system call, as in `ssl`; the handshake has one for its whole length on top.  A timeout
 while sending leaves the rest queued here, so the connection stays whole, and a later call goes on.
@@ -37,13 +39,22 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Self
 
-from ..errors import HandshakeTimeout, NSPRError
+from ..errors import HandshakeTimeout, NSPRError, RenegotiationRefused, Truncated
 from ..tls.engine import Engine
-from ..tls.events import ConnectionInfo, Data, ForgetSession, HandshakeCompleted, NewSession, StoreSession
+from ..tls.events import (
+    ConnectionInfo,
+    Data,
+    ForgetSession,
+    HandshakeCompleted,
+    NewSession,
+    RenegotiationDeclined,
+    StoreSession,
+)
 from ..tls.waits import Operation
 from .sizes import READ_SIZE, SEND_SIZE
 
 if TYPE_CHECKING:
+    from ..tls.config import Config
     from ..tls.session import Session
     from .executor import KeyExecutor
 
@@ -84,11 +95,13 @@ class TLSSocket:
         self._lock = threading.Lock()
         self._turn = threading.Condition(self._lock)
         self._handshaking = threading.Lock()
+        self._reading = threading.RLock()
+        self._reads = 0
         self._until: float | None = None  # when the handshake has to be over
         self._sending = False
         self._unsent = memoryview(b"")
         self._received: deque[memoryview] = deque()
-        self._started = self._handshake_done = self._end = False
+        self._started = self._handshake_done = self._declined = self._end = False
 
     # --- what is known ---------------------------------------------------------------------------------------------------
 
@@ -136,6 +149,33 @@ class TLSSocket:
                 if self._engine.error is not None:
                     raise self._engine.error
                 self._read_more()
+
+    def renegotiate(self, *, resume: bool = True, config: Config | None = None) -> None:
+        """Shake hands once more, below TLS 1.3, with other settings if `config` is given (`Engine.renegotiate`); returns when
+        that is done.  Data that arrives meanwhile is kept for `recv`.
+
+        Raises what `do_handshake` and `Engine.renegotiate` raise, and RenegotiationRefused if the peer does not want to
+        (SSL_ERROR_NO_RENEGOTIATION_ALERT: the connection goes on as it was).  A peer may also not answer at all a server that
+        asks (RFC 5246 section 7.4.1.1): HandshakeTimeout, and the connection goes on.
+        """
+        self.do_handshake()
+        with self._handshaking, self._deadline(self._handshake_timeout):
+            with self._lock:
+                self._declined = False
+                self._engine.renegotiate(resume=resume, config=config)
+            self._send_in_turn()
+            while self._engine.handshaking:
+                self._shake_on()
+        if self._declined:
+            raise RenegotiationRefused("peer does not want to renegotiate", name="SSL_ERROR_NO_RENEGOTIATION_ALERT")
+
+    def _shake_on(self) -> None:
+        """One step of a renegotiation."""
+        if self._engine.error is not None:
+            raise self._engine.error
+        if self._end:
+            raise Truncated("peer closed the connection instead of renegotiating")
+        self._read_more()
 
     @contextmanager
     def _deadline(self, seconds: float | None) -> Generator[None]:
@@ -205,7 +245,18 @@ class TLSSocket:
         return bool(self._received)
 
     def _read_more(self, size: int = READ_SIZE) -> None:
-        """One read of the socket, of at most `size` bytes, and whatever follows from it."""
+        """One read of the socket, of at most `size` bytes, and whatever follows from it; or another thread's, if one reads."""
+        before = self._reads
+        if not self._reading.acquire(timeout=-1 if self._until is None else max(0.0, self._until - time.monotonic())):
+            raise TimeoutError("timed out")
+        try:
+            if self._reads == before:
+                self._read(size)
+        finally:
+            self._reads += 1
+            self._reading.release()
+
+    def _read(self, size: int) -> None:
         handshaking = not self._handshake_done
         self._arm()
         if self._unsent and not self._sending:
@@ -269,6 +320,8 @@ class TLSSocket:
                 self._operate(event)
             case HandshakeCompleted():
                 self._handshake_done = True
+            case RenegotiationDeclined():
+                self._declined = True
             case NewSession():
                 if self._on_session is not None:
                     self._on_session(event.session)
@@ -311,6 +364,8 @@ class TLSSocket:
         self.do_handshake()
         view = memoryview(data).cast("B")
         for start in range(0, len(view), SEND_SIZE):
+            while self._engine.holding:
+                self._shake_on()
             self._send_in_turn(view[start : start + SEND_SIZE])
 
     def _send_in_turn(self, data: memoryview | None = None) -> None:

@@ -10,7 +10,7 @@ would block.
 
 Back-pressure is one rule: a connection is watched for *either* reading or writing or neither, never both.  While output is
 stuck it is not read; while its engine waits for a key it is not read either.  So what one peer can make us hold is one
-read, one application chunk and one engine's queue.
+read, one application chunk and one engine's queue.  While a connection renegotiates, its application is asked for nothing.
 
 A key operation runs in place where the token is quicker than a thread switch, else in a worker thread; the thread puts the
 answer in a queue and wakes the loop.  The engine of a connection is only ever touched by the loop.
@@ -34,7 +34,16 @@ from typing import TYPE_CHECKING
 
 from ..errors import HandshakeTimeout, InternalError, NSPRError, TokenError, Truncated
 from ..tls.engine import Engine
-from ..tls.events import Data, ForgetSession, HandshakeCompleted, NewSession, PeerCertificate, PeerClosed, StoreSession
+from ..tls.events import (
+    Data,
+    ForgetSession,
+    HandshakeCompleted,
+    NewSession,
+    PeerCertificate,
+    PeerClosed,
+    RenegotiationDeclined,
+    StoreSession,
+)
 from ..tls.waits import ChooseClientIdentity, Decrypt, LookupSession, Operation, Sign, VerifyPeer
 from .connection import Application, Connection, Deadlines, Echo
 from .executor import KeyExecutor, NotQuick
@@ -109,6 +118,7 @@ class Server:
             ForgetSession: lambda _, event: executor.forget(event.session_id),  # type: ignore[attr-defined]
             PeerCertificate: lambda _, event: None,
             NewSession: lambda _, event: None,
+            RenegotiationDeclined: lambda _, event: None,
         }
 
     # --- the loop ------------------------------------------------------------------------------------------------------
@@ -318,14 +328,15 @@ class Server:
             if not self._send(connection):
                 self._watch(connection, _OUT)
                 return
-            if connection.finishing or application is None or not application.produce():
+            if connection.finishing or application is None or connection.engine.holding or not application.produce():
                 break
         else:
             self._watch(connection, _OUT)  # there is more; it is writable at once, so its turn comes after the others'
             return
         engine = connection.engine
         idle = application is not None and connection.used and not application.busy
-        if connection.finishing or engine.peer_closed or (self.draining and idle):
+        done = connection.finishing or (self.draining and idle)
+        if engine.peer_closed or (done and not engine.holding):
             self._say_goodbye(connection)
         else:
             self._watch(connection, _IN if engine.pending is None else _NOTHING)
@@ -395,6 +406,9 @@ class Server:
 
     def _handshake_completed(self, connection: Connection, event: object) -> None:
         now = monotonic()
+        if connection.application is not None:  # a renegotiation
+            self._open.add(connection, now)
+            return
         connection.handshake_seconds = now - connection.started
         self._open.add(connection, now)
         connection.application = self._application(connection)
