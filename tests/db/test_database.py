@@ -273,6 +273,22 @@ def test_pkcs12_with_a_chain_in_both_directions(theirs: Tools, tmp_path: Path) -
     assert fresh.der("leaf") == theirs.der("leaf")
 
 
+def test_pkcs12_with_a_dsa_key_in_both_directions(theirs: Tools, tmp_path: Path) -> None:
+    key = KEYS["dsa"]()
+    ours = make(tmp_path / "ours", "another password")
+    with opened(ours) as database:
+        database.add_key(key, "dsa")
+        database.add_certificate(certificate(key, "dsa"), "dsa")
+        theirs.import_(pkcs12.export(database, "dsa", "fîle"), "fîle")
+    assert theirs.keys() == ours.keys()
+    assert set(theirs.keys().values()) == {"dsa"}
+    again = make(tmp_path / "again", "")
+    with opened(again) as database:
+        imported = pkcs12.import_(database, theirs.export("dsa", "x"), "x")
+        signs(database.private_key(imported.keys[0]), key.public_key())
+    assert again.keys() == ours.keys()
+
+
 def test_crls_in_both_directions(theirs: Tools) -> None:
     theirs.issue("The CA", "-k", "rsa", "-g", "2048", trust="CTu,Cu,Cu")
     script = theirs.file("script", "update=20260101000000Z\naddcert 5 20260101000000Z\n")

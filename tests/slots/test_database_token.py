@@ -16,6 +16,7 @@ from nss_pk11.errors import DatabaseError, DatabaseLocked, NotFound, PinError, P
 from nss_pk11.slots import Algorithm, PinMemory, PrivateKey, SlotManager
 from tests.db.tools import FEW_ITERATIONS, Tools
 from tests.slots.conftest import Asked
+from tests.slots.signatures import verify
 from tests.support.softhsm import PIN, SoftHSM
 
 PASSWORD = "database secret"
@@ -164,6 +165,17 @@ def test_keys_of_other_kinds_are_passed_over(manager: SlotManager, tmp_path: Pat
     token = manager.open_database(tools.directory, load_roots=False).token
     assert sorted(key.kind for key in token.find_keys()) == ["dsa", "ec"]
     assert manager.find_key_by_certificate(tools.der("www")).label == "www"
+
+
+def test_dsa_keys_are_generated_and_sign(manager: SlotManager, tmp_path: Path) -> None:
+    tools = make(tmp_path / "db", "")
+    token = manager.open_database(tools.directory, read_only=False, load_roots=False).token
+    made = {bits: token.generate_key(f"dsa{bits}", f"dsa {bits}") for bits in (1024, 2048)}
+    assert tools.keys() == {key.id.hex(): "dsa" for key in made.values()}
+    for bits, key in made.items():
+        assert (key.kind, key.bits, key.can_decrypt) == ("dsa", bits, False)
+        for algorithm in key.algorithms:
+            verify(key.public_key, algorithm, key.sign(algorithm, MESSAGE), MESSAGE)
 
 
 @pytest.mark.parametrize(("curve", "second"), [(ec.SECP256R1(), 63), (ec.SECP384R1(), 95)], ids=["p256", "p384"])

@@ -8,13 +8,16 @@ import threading
 from collections.abc import Callable
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import padding
+from cryptography.hazmat.primitives.asymmetric import dsa, padding, rsa
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from nss_pk11 import pins
 from nss_pk11.errors import PinError, PinIncorrect, TokenError
 from nss_pk11.slots import Algorithm, PrivateKey, SlotManager, TokenKey
 from nss_pk11.slots.algorithms import methods
 from nss_pk11.slots.cryptoki import GENERATED, MECHANISM_NUMBERS, Attribute, MechanismFlag
+from nss_pk11.slots.internal.stepdown import StepDownKeys
+from tests.support.pki import Authority
 from tests.support.softhsm import PIN, KeyOnToken, SoftHSM, TokenOnDisk
 
 from .conftest import KINDS, Asked
@@ -52,6 +55,42 @@ def test_signs_what_is_hashed_already(find: Find, keys: dict[str, KeyOnToken], k
     for algorithm in key.algorithms:
         signature = key.sign(algorithm, digest(algorithm, b"message"), prehashed=True)
         verify(keys[kind].public_key, algorithm, signature, b"message")
+
+
+@pytest.mark.parametrize("bits", [1024, 2048])
+def test_a_dsa_key_is_found_and_paired(new_token: Callable[..., TokenOnDisk], bits: int) -> None:
+    made = dsa.generate_private_key(bits)
+    on_token = new_token().import_key(made, "dsa")
+    certificate = Authority.root("Test root", "p256").issue("dsa", made.public_key())
+    on_token.token.import_certificate(certificate, on_token)
+    with SlotManager() as manager:
+        key = manager.find_key(on_token.uri_with_pin)
+        assert (key.kind, key.bits, key.public_key, key.can_decrypt) == ("dsa", bits, made.public_key(), False)
+        assert key.algorithms == {algorithm for algorithm in Algorithm if algorithm.startswith("dsa_")}
+        assert manager.certificate_for(key) == certificate.public_bytes(Encoding.DER)
+        for algorithm in key.algorithms:
+            assert key.mechanism(algorithm) == "CKM_DSA"
+            verify(key.public_key, algorithm, key.sign(algorithm, b"message"), b"message")
+            verify(key.public_key, algorithm, key.sign(algorithm, digest(algorithm, b"message"), prehashed=True), b"message")
+
+
+@pytest.mark.parametrize(("bits", "pss"), [(512, set()), (1024, {Algorithm.rsa_pss_sha256, Algorithm.rsa_pss_sha384})])
+def test_short_rsa_keys(new_token: Callable[..., TokenOnDisk], bits: int, pss: set[Algorithm]) -> None:
+    """Export suites have them; what the modulus has no room for is not offered."""
+    made = StepDownKeys().get(bits)._key
+    assert isinstance(made, rsa.RSAPrivateKey)
+    on_token = new_token().import_key(made, f"rsa {bits}")
+    pkcs1 = {Algorithm.rsa_pkcs1_md5_sha1, Algorithm.rsa_pkcs1_sha1, Algorithm.rsa_pkcs1_sha256}
+    if bits == 1024:
+        pkcs1 |= {Algorithm.rsa_pkcs1_sha384, Algorithm.rsa_pkcs1_sha512}
+    with SlotManager() as manager:
+        key = manager.find_key(on_token.uri_with_pin)
+        assert (key.bits, key.algorithms) == (bits, pkcs1 | pss)
+        for algorithm in key.algorithms:
+            verify(made.public_key(), algorithm, key.sign(algorithm, b"message"), b"message")
+        premaster = os.urandom(48)
+        assert key.decrypt(made.public_key().encrypt(premaster, padding.PKCS1v15())) == premaster
+        assert key.decrypt(b"\1" * (bits // 8)) is None
 
 
 def test_what_the_token_says_of_a_key_made_inside(find: Find) -> None:

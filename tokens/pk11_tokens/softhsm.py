@@ -1,8 +1,8 @@
 """SoftHSM tokens for tests: real tokens in a directory of their own, reached through the real C ABI.
 
-Keys are made *inside* the token by OpenSC's pkcs11-tool, so that what the tests stand on does not depend on the code under
-test.  SoftHSM reads SOFTHSM2_CONF when a process initialises it: every process that is to see the tokens needs
-`SoftHSM.environment`.  Knows nothing of simulated tokens; runs softhsm2-util, pkcs11-tool and, for Ed448, python-pkcs11.
+Keys are made *inside* the token by OpenSC's pkcs11-tool, or put there by softhsm2-util, so that what the tests stand on does not
+depend on the code under test.  SoftHSM reads SOFTHSM2_CONF when a process initialises it: every process that is to see the tokens
+needs `SoftHSM.environment`.  Knows nothing of simulated tokens; runs softhsm2-util, pkcs11-tool and, for Ed448, python-pkcs11.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from urllib.parse import quote
 
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519
 from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding, load_der_public_key
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_der_public_key
 
 if TYPE_CHECKING:
     from cryptography import x509
-    from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
+    from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes, CertificatePublicKeyTypes
 
 PIN = "1234"
 SO_PIN = "87654321"
@@ -125,6 +125,18 @@ class TokenOnDisk:
         else:
             output = self._tool("--keypairgen", "--key-type", _KEY_TYPES[kind], "--label", label, "--id", key_id.hex())
         return KeyOnToken(self, kind, label, key_id, self._public_key(kind, key_id, output))
+
+    def import_key(self, private_key: CertificateIssuerPrivateKeyTypes, label: str, key_id: bytes | None = None) -> KeyOnToken:
+        """Put a key pair into the token that was made outside, of whatever kind: DSA, RSA of 512 bits."""
+        key_id = key_id or label.encode().hex().encode()[:8]
+        file = self.hsm.directory / f"{key_id.hex()}.key"
+        file.write_bytes(private_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        where = ("--token", self.label, "--pin", self.pin, "--label", label, "--id", key_id.hex())
+        try:
+            self.hsm.run(_tool("softhsm2-util"), "--import", str(file), *where)
+        finally:
+            file.unlink()
+        return KeyOnToken(self, label, label, key_id, private_key.public_key())
 
     def _public_key(self, kind: str, key_id: bytes, output: str) -> CertificatePublicKeyTypes:
         """pkcs11-tool exports RSA keys, but EC ones only as the CKA_EC_POINT that it prints (an OCTET STRING in DER)."""
