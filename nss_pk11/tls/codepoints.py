@@ -95,15 +95,23 @@ class Group(IntEnum):
 
 
 class SignatureScheme(IntEnum):
-    """SignatureScheme (RFC 8446 section 4.2.3; ML-DSA: draft-ietf-tls-mldsa)."""
+    """SignatureScheme (RFC 8446 section 4.2.3; ML-DSA: draft-ietf-tls-mldsa; DSA: RFC 5246 section 7.4.1.4.1).
+
+    Before TLS 1.2 signatures have no number: `rsa_pkcs1_md5_sha1` stands for RSA's, which is never on the wire and has a private
+    code point, `dsa_sha1` and `ecdsa_sha1` for the others' (RFC 4346 section 7.4.3, RFC 4492 section 5.4).
+    """
 
     rsa_pkcs1_sha1 = 0x0201
+    dsa_sha1 = 0x0202
     ecdsa_sha1 = 0x0203
     rsa_pkcs1_sha256 = 0x0401
+    dsa_sha256 = 0x0402
     ecdsa_secp256r1_sha256 = 0x0403
     rsa_pkcs1_sha384 = 0x0501
+    dsa_sha384 = 0x0502
     ecdsa_secp384r1_sha384 = 0x0503
     rsa_pkcs1_sha512 = 0x0601
+    dsa_sha512 = 0x0602
     ecdsa_secp521r1_sha512 = 0x0603
     rsa_pss_rsae_sha256 = 0x0804
     rsa_pss_rsae_sha384 = 0x0805
@@ -116,6 +124,7 @@ class SignatureScheme(IntEnum):
     mldsa44 = 0x0904
     mldsa65 = 0x0905
     mldsa87 = 0x0906
+    rsa_pkcs1_md5_sha1 = 0xFF01
 
 
 class CertificateCompression(IntEnum):

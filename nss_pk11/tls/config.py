@@ -32,9 +32,9 @@ DEFAULT_GROUPS = (
     Group.ffdhe4096,
 )
 
-# SHA-1 schemes are known (a TLS 1.2 caller may ask for them) but never a default (RFC 9155).
+# SHA-1 schemes are known (a TLS 1.2 caller may ask for them) but never a default (RFC 9155); nor is DSA, or what has no number.
 DEFAULT_SCHEMES = tuple(
-    scheme for scheme in SignatureScheme if scheme not in (SignatureScheme.rsa_pkcs1_sha1, SignatureScheme.ecdsa_sha1)
+    scheme for scheme in SignatureScheme if not scheme.name.startswith("dsa_") and not scheme.name.endswith("sha1")
 )
 
 
@@ -64,7 +64,7 @@ class Identity:
     `chain`: DER, leaf first, root left out; `schemes`: what the key can sign, by its token's mechanisms and its own
     attributes; `can_decrypt`: RSA key exchange is possible; `names`: dNSName patterns of the leaf ("*.example.com"),
     lower case; `cost`: CPU microseconds of one signature, to choose the cheapest; `key`: the driver's own; `curve`: the
-    group of an EC key; `ocsp`: a DER response to staple, or b"".
+    group of an EC key; `modulus_bits`: of an RSA key; `ocsp`: a DER response to staple, or b"".
     """
 
     chain: tuple[bytes, ...]
@@ -76,6 +76,17 @@ class Identity:
     ocsp: bytes = b""
     curve: Group | None = None
     issuers: tuple[bytes, ...] = ()  # DER issuer names of the chain's certificates (for certificate_authorities)
+    modulus_bits: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class StepDownKey:
+    """A short RSA key for export suites (RFC 2246 section 7.4.3): `identity` has no chain, its key decrypts with the modulus."""
+
+    bits: int
+    modulus: int
+    exponent: int
+    identity: Identity
 
 
 @dataclass(frozen=True)
@@ -88,6 +99,8 @@ class Config:
     `record_size_limit`: largest plaintext record we take (RFC 8449), 64 to 16384.
     `renegotiation`: with nobody, with peers that tie handshakes together (RFC 5746), or with all, below TLS 1.3;
     `require_safe_negotiation`: no handshake at all below TLS 1.3 with a peer that does not know RFC 5746.
+    `split_records`: send application data in two records under CBC below TLS 1.1, whose IVs can be foreseen (BEAST).
+    `extended_master_secret`: offer or accept it below TLS 1.3 (RFC 7627).
     """
 
     min_version: Version = Version.tls1_2
@@ -103,6 +116,8 @@ class Config:
     keylog: Callable[[str], None] | None = None
     renegotiation: Literal["never", "secure", "legacy"] = "never"
     require_safe_negotiation: bool = False
+    split_records: bool = True
+    extended_master_secret: bool = True
     clock: Callable[[], float] = time.time
     random: Callable[[int], bytes] = os.urandom
     _answers: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
@@ -159,7 +174,8 @@ class Config:
 @dataclass(frozen=True)
 class ClientConfig(Config):
     """A client.  `server_name`: DNS name or address to verify and (a DNS name) to send as SNI; "" for none.
-    `key_shares`: how many of `groups` get a key share in the first flight.  `session`: one to resume."""
+    `key_shares`: how many of `groups` get a key share in the first flight.  `session`: one to resume.
+    `least_dh_bits`: the shortest finite field we take from a server.  `tickets`: offer to keep session tickets (RFC 5077)."""
 
     server_name: str = ""
     session: Session | None = None
@@ -169,6 +185,8 @@ class ClientConfig(Config):
     encrypt_then_mac: bool = True
     max_fragment_length: int = 0  # 512, 1024, 2048 or 4096 asks for it (RFC 6066 section 4); 0 does not
     middlebox_compatibility: bool = True
+    least_dh_bits: int = 2048
+    tickets: bool = True
     fallback: bool = False  # send TLS_FALLBACK_SCSV: this is a retry with a lower version (RFC 7507)
 
 
@@ -180,7 +198,10 @@ class ServerConfig(Config):
     """A server.  `authorities`: DER names of the CAs whose client certificates are welcome; `tickets`: None for no
     stateless resumption; `session_ids`: whether the driver answers LookupSession and keeps StoreSession events;
     `ticket_count`: TLS 1.3 tickets sent after a full handshake; `prefer_own_order`: the server's order of suites and groups wins;
-    `refuse_unknown_names`: unrecognized_name instead of the default identity (RFC 6066 section 3)."""
+    `refuse_unknown_names`: unrecognized_name instead of the default identity (RFC 6066 section 3);
+    `rollback_detection`: the version inside an RSA premaster secret must be what the client offered (RFC 5246 section 7.4.7.1);
+    `step_down`: answers the short RSA key of 512 or 1024 bits for export suites; None: no suite for which the identity's own
+    key is too long."""
 
     client_auth: ClientAuth = "none"
     authorities: tuple[bytes, ...] = ()
@@ -190,5 +211,7 @@ class ServerConfig(Config):
     session_lifetime: int = 7200
     prefer_own_order: bool = True
     refuse_unknown_names: bool = False
+    rollback_detection: bool = True
+    step_down: Callable[[int], StepDownKey] | None = None
     encrypt_then_mac: bool = True
     context: bytes = field(default=b"", repr=False)  # mixed into sessions: a session of one context is no good in another

@@ -36,13 +36,17 @@ class Operation(Wait):
 
 
 class Sign(Operation):
-    """Sign `message` (bytes, unhashed) with `identity.key` by `scheme`; result: the signature as TLS carries it
-    (DER for ECDSA).  RFC 8446 section 4.4.3, RFC 5246 section 7.4.8."""
+    """Sign `message` with `identity.key` by `scheme`; result: the signature as TLS carries it (DER for ECDSA and DSA).
+    RFC 8446 section 4.4.3, RFC 5246 section 7.4.8.
 
-    __slots__ = ("identity", "message", "scheme")
+    `prehashed`: `message` is what the mechanism takes, 36 bytes of MD5 and SHA-1 for rsa_pkcs1_md5_sha1, 20 for dsa_sha1
+    (SSL 3.0 hashes in its own way, RFC 6101 section 5.6.8).
+    """
 
-    def __init__(self, identity: Identity, scheme: SignatureScheme, message: bytes) -> None:
-        self.identity, self.scheme, self.message = identity, scheme, message
+    __slots__ = ("identity", "message", "prehashed", "scheme")
+
+    def __init__(self, identity: Identity, scheme: SignatureScheme, message: bytes, prehashed: bool = False) -> None:
+        self.identity, self.scheme, self.message, self.prehashed = identity, scheme, message, prehashed
 
 
 class Decrypt(Operation):
