@@ -177,7 +177,7 @@ class KeyExecutor:
         algorithm = ALGORITHMS[operation.scheme]
 
         def sign(member: Member, patient: bool) -> bytes:
-            signature = member.key.sign(algorithm, operation.message, patient=patient)
+            signature = member.key.sign(algorithm, operation.message, prehashed=operation.prehashed, patient=patient)
             if self._to_be_checked(member):
                 self._check(operation, member, signature)
             return signature
@@ -194,7 +194,8 @@ class KeyExecutor:
     def _check(self, operation: Sign, member: Member, signature: bytes) -> None:
         """Raises WrongSignature, and marks the token."""
         try:
-            check_signature(operation.scheme, _leaf(operation.identity.chain), signature, operation.message)
+            leaf = _leaf(operation.identity.chain)
+            check_signature(operation.scheme, leaf, signature, operation.message, operation.prehashed)
         except DecryptError:
             token = member.key.token
             if not member.breaker.suspect:

@@ -55,12 +55,19 @@ ALGORITHMS: dict[SignatureScheme, Algorithm] = {
     S.mldsa44: Algorithm.mldsa44,
     S.mldsa65: Algorithm.mldsa65,
     S.mldsa87: Algorithm.mldsa87,
+    S.dsa_sha256: Algorithm.dsa_sha256,
+    S.dsa_sha384: Algorithm.dsa_sha384,
+    S.dsa_sha512: Algorithm.dsa_sha512,
     S.rsa_pkcs1_sha1: Algorithm.rsa_pkcs1_sha1,
     S.ecdsa_sha1: Algorithm.ecdsa_sha1,
+    S.dsa_sha1: Algorithm.dsa_sha1,
+    S.rsa_pkcs1_md5_sha1: Algorithm.rsa_pkcs1_md5_sha1,
 }
 
 # The smallest modulus that holds a PSS message whose salt is as long as the digest (RFC 8017 section 9.1.1), bits.
 _PSS_BITS = {"sha256": 8 * 66, "sha384": 8 * 98, "sha512": 8 * 130}
+
+_VERSIONS = (Version.tls1_3, Version.tls1_2, Version.tls1_1)
 
 _CURVES = {"secp256r1": Group.secp256r1, "secp384r1": Group.secp384r1, "secp521r1": Group.secp521r1}
 
@@ -159,6 +166,7 @@ def make_identity(key: PrivateKey, chain: tuple[bytes, ...], *, ocsp: bytes = b"
         ocsp=ocsp,
         curve=_CURVES.get(kind),
         issuers=certs.issuer_names(chain),
+        modulus_bits=key.bits if kind.startswith("rsa") else 0,
     )
     if limits := limitations(identity):
         log.warning("%s", limits)
@@ -169,15 +177,23 @@ def limitations(identity: Identity) -> str:
     """What an identity cannot do that its owner might expect, one sentence, or ""."""
     if any(allowed_in(scheme, Version.tls1_3) for scheme in identity.schemes):
         return ""
+    name = _name(key_of(identity))
+    if not identity.modulus_bits:
+        return f"key {name} is a DSA key, which TLS 1.3 does not know: it serves TLS 1.2 and older only, with DHE_DSS suites"
     only = "PKCS#1 v1.5 signatures and RSA key exchange" if identity.schemes else "RSA key exchange"
-    return f"key {_name(key_of(identity))} cannot sign RSA-PSS, which TLS 1.3 needs: it serves TLS 1.2 only, with {only}"
+    return f"key {name} cannot sign RSA-PSS, which TLS 1.3 needs: it serves TLS 1.2 only, with {only}"
 
 
 def _fits(scheme: SignatureScheme, kind: str, key: PrivateKey) -> bool:
     """TLS 1.3 ties each ECDSA scheme to one curve (RFC 8446 section 4.2.3); we keep to that in TLS 1.2 too."""
     if kind.startswith("rsa") and key.bits < _PSS_BITS.get(ALGORITHMS[scheme].hash, 0) and "pss" in scheme.name:
         return False
-    return fits(scheme, kind, Version.tls1_3 if allowed_in(scheme, Version.tls1_3) else Version.tls1_2)
+    return fits(scheme, kind, _newest_with(scheme))
+
+
+def _newest_with(scheme: SignatureScheme) -> Version:
+    """The newest version that knows a scheme."""
+    return next(version for version in _VERSIONS if allowed_in(scheme, version))
 
 
 def _belongs(leaf: x509.Certificate, der: bytes, key: PrivateKey, schemes: tuple[SignatureScheme, ...]) -> bool:
@@ -196,10 +212,11 @@ def _belongs(leaf: x509.Certificate, der: bytes, key: PrivateKey, schemes: tuple
 _PROBE = b"nss-pk11: does this certificate belong to this key?"
 
 
-def check_signature(scheme: SignatureScheme, certificate: x509.Certificate, signature: bytes, message: bytes) -> None:
-    """Raises DecryptError if the signature is not one by the certificate's key."""
-    version = Version.tls1_3 if allowed_in(scheme, Version.tls1_3) else Version.tls1_2
-    verify(scheme, (scheme,), certificate, version, signature, message)
+def check_signature(
+    scheme: SignatureScheme, certificate: x509.Certificate, signature: bytes, message: bytes, prehashed: bool = False
+) -> None:
+    """Raises DecryptError if the signature is not one by the certificate's key.  `prehashed`: see `waits.Sign`."""
+    verify(scheme, (scheme,), certificate, _newest_with(scheme), signature, message, prehashed)
 
 
 def key_of(identity: Identity) -> PrivateKey:

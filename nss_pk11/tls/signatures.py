@@ -5,12 +5,14 @@ Making signatures is the driver's business (`waits.Sign`); checking them needs p
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from typing import Any
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, mldsa, padding, rsa
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, mldsa, padding, rsa
+from cryptography.hazmat.primitives.asymmetric.utils import NoDigestInfo, Prehashed
 from cryptography.x509 import Certificate, load_der_x509_certificate
 from cryptography.x509.oid import PublicKeyAlgorithmOID
 
@@ -38,6 +40,29 @@ def _ecdsa(name: str) -> Check:
     return lambda key, signature, message: key.verify(signature, message, algorithm)
 
 
+def _dsa(name: str) -> Check:
+    algorithm = _HASHES[name]
+    return lambda key, signature, message: key.verify(signature, message, algorithm)
+
+
+def md5_sha1(message: bytes) -> bytes:
+    """What RSA signs before TLS 1.2: MD5 and SHA-1, one after the other (RFC 2246 section 7.4.3)."""
+    md5, sha1 = hashlib.md5(message, usedforsecurity=False), hashlib.sha1(message, usedforsecurity=False)
+    return md5.digest() + sha1.digest()
+
+
+def _bare_rsa(key: Any, signature: bytes, digest: bytes) -> None:
+    key.verify(signature, digest, padding.PKCS1v15(), NoDigestInfo())
+
+
+def _rsa_md5_sha1(key: Any, signature: bytes, message: bytes) -> None:
+    _bare_rsa(key, signature, md5_sha1(message))
+
+
+def _bare_dsa(key: Any, signature: bytes, digest: bytes) -> None:
+    key.verify(signature, digest, Prehashed(_HASHES["sha1"]))
+
+
 def _plain(key: Any, signature: bytes, message: bytes) -> None:
     key.verify(signature, message)
 
@@ -54,6 +79,11 @@ _SCHEMES: dict[int, tuple[str, Check, bool]] = {
     S.rsa_pss_pss_sha256: ("rsa-pss", _pss("sha256"), True),
     S.rsa_pss_pss_sha384: ("rsa-pss", _pss("sha384"), True),
     S.rsa_pss_pss_sha512: ("rsa-pss", _pss("sha512"), True),
+    S.rsa_pkcs1_md5_sha1: ("rsa", _rsa_md5_sha1, False),
+    S.dsa_sha1: ("dsa", _dsa("sha1"), False),
+    S.dsa_sha256: ("dsa", _dsa("sha256"), False),
+    S.dsa_sha384: ("dsa", _dsa("sha384"), False),
+    S.dsa_sha512: ("dsa", _dsa("sha512"), False),
     S.ecdsa_sha1: ("ec", _ecdsa("sha1"), False),
     S.ecdsa_secp256r1_sha256: ("secp256r1", _ecdsa("sha256"), True),
     S.ecdsa_secp384r1_sha384: ("secp384r1", _ecdsa("sha384"), True),
@@ -64,12 +94,18 @@ _SCHEMES: dict[int, tuple[str, Check, bool]] = {
     S.mldsa65: ("mldsa65", _plain, True),
     S.mldsa87: ("mldsa87", _plain, True),
 }
+_CHECKS = {scheme: check for scheme, (_, check, _) in _SCHEMES.items()}
 # Before TLS 1.3 an ECDSA scheme names a hash only; the curve is the certificate's (RFC 8446 section 4.2.3).  ML-DSA needs 1.3.
 _CURVES = frozenset({"secp256r1", "secp384r1", "secp521r1"})
 _TLS13_ONLY = frozenset({S.mldsa44, S.mldsa65, S.mldsa87})
+# Those of versions whose signatures have no number (RFC 4346 section 7.4.3, RFC 4492 section 5.4); their checks of what is hashed
+# already (RFC 6101 section 5.6.8).
+UNNAMED = frozenset({S.rsa_pkcs1_md5_sha1, S.dsa_sha1, S.ecdsa_sha1})
+_PREHASHED: dict[int, Check] = {S.rsa_pkcs1_md5_sha1: _bare_rsa, S.dsa_sha1: _bare_dsa}
 
 _KINDS: tuple[tuple[type, str], ...] = (
     (rsa.RSAPublicKey, "rsa"),
+    (dsa.DSAPublicKey, "dsa"),
     (ed25519.Ed25519PublicKey, "ed25519"),
     (ed448.Ed448PublicKey, "ed448"),
     (mldsa.MLDSA44PublicKey, "mldsa44"),
@@ -103,7 +139,11 @@ def allowed_in(scheme: int, version: Version) -> bool:
     row = _SCHEMES.get(scheme)
     if row is None:
         return False
-    return row[2] if version >= V.tls1_3 else scheme not in _TLS13_ONLY
+    if version >= V.tls1_3:
+        return row[2]
+    if version < V.tls1_2:
+        return scheme in UNNAMED
+    return scheme not in _TLS13_ONLY and scheme != S.rsa_pkcs1_md5_sha1
 
 
 def fits(scheme: int, kind: str, version: Version) -> bool:
@@ -124,8 +164,9 @@ def verify(
     version: Version,
     signature: bytes,
     message: bytes,
+    prehashed: bool = False,
 ) -> None:
-    """Check the peer's signature over `message`.
+    """Check the peer's signature over `message`, which is a digest if it is `prehashed` (see `waits.Sign`).
 
     Raises IllegalParameter for a scheme we did not offer or that does not fit the certificate's key, DecryptError for a
     signature that does not verify (RFC 8446 section 4.4.3).
@@ -136,7 +177,7 @@ def verify(
             name="SSL_ERROR_INCORRECT_SIGNATURE_ALGORITHM",
         )
     try:
-        _SCHEMES[scheme][1](certificate.public_key(), signature, message)
+        (_PREHASHED if prehashed else _CHECKS)[scheme](certificate.public_key(), signature, message)
     except (InvalidSignature, ValueError):
         raise DecryptError("peer's signature does not verify", name="SEC_ERROR_BAD_SIGNATURE") from None
 

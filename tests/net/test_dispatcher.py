@@ -44,7 +44,7 @@ class Behaviour:
         self.error: NSPRError | None = None
         self.begun = 0
 
-    def sign(self, algorithm: object, message: bytes, *, patient: bool = True) -> bytes:
+    def sign(self, algorithm: object, message: bytes, *, prehashed: bool = False, patient: bool = True) -> bytes:
         self.begun += 1
         assert self.free.wait(TIMEOUT)
         if self.error is not None:

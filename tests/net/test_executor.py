@@ -69,7 +69,7 @@ def test_one_slow_operation_does_not_make_a_quick_key_slow(identity: Identity) -
 def test_signatures_of_one_token_run_side_by_side(identity: Identity) -> None:
     together = threading.Barrier(4)
 
-    def sign(algorithm: object, message: bytes, *, patient: bool) -> bytes:
+    def sign(algorithm: object, message: bytes, *, prehashed: bool, patient: bool) -> bytes:
         together.wait(TIMEOUT)
         return b"signature"
 
@@ -90,7 +90,7 @@ def test_operation_that_waited_too_long_is_not_run(identity: Identity) -> None:
 
 
 def test_error_of_a_token_is_the_answer(identity: Identity) -> None:
-    def sign(algorithm: object, message: bytes, *, patient: bool) -> bytes:
+    def sign(algorithm: object, message: bytes, *, prehashed: bool, patient: bool) -> bytes:
         raise InternalError("the token is on fire")
 
     answers = Answers()

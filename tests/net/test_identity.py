@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ..support.softhsm import TokenOnDisk
 
 S = SignatureScheme
-PKCS1 = {S.rsa_pkcs1_sha1, S.rsa_pkcs1_sha256, S.rsa_pkcs1_sha384, S.rsa_pkcs1_sha512}
+PKCS1 = {S.rsa_pkcs1_md5_sha1, S.rsa_pkcs1_sha1, S.rsa_pkcs1_sha256, S.rsa_pkcs1_sha384, S.rsa_pkcs1_sha512}
 RSAE = {S.rsa_pss_rsae_sha256, S.rsa_pss_rsae_sha384, S.rsa_pss_rsae_sha512}
 PSS = {S.rsa_pss_pss_sha256, S.rsa_pss_pss_sha384, S.rsa_pss_pss_sha512}
 

@@ -286,7 +286,7 @@ class SlowKey(KeyWith):
         self.signing = threading.Semaphore(0)
         self.signed = 0
 
-    def sign(self, algorithm: Any, message: bytes, *, patient: bool) -> bytes:
+    def sign(self, algorithm: Any, message: bytes, *, prehashed: bool, patient: bool) -> bytes:
         self.signing.release()
         assert self.go.wait(TIMEOUT)
         self.signed += 1
