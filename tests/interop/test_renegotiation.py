@@ -1,0 +1,267 @@
+"""Renegotiation with other people's ends (RFC 5746): both roles, started by either side, keys in tokens."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from nss_pk11.errors import RenegotiationRefused
+from nss_pk11.tls.codepoints import Version
+from nss_pk11.tls.config import ClientConfig, ServerConfig
+
+from ..support.ours import OurServer, connect, page
+from ..support.peers.base import Process, Want
+from ..support.peers.gnutls import GnuTLSEchoServer, GnuTLSServer, gnutls_cli
+from ..support.peers.nss import NSSServer, tstclnt
+from ..support.peers.openssl import InteractiveOpenSSLServer, OpenSSLServer, s_client_command
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from nss_pk11.certs import Trust
+    from nss_pk11.net.blocking import TLSSocket
+    from nss_pk11.tls.engine import Engine
+
+    from ..support.pki import PKI
+    from .conftest import Keyring
+
+TLS12: dict[str, Any] = {"max_version": Version.tls1_2}
+CLIENT = ClientConfig(server_name="localhost", renegotiation="secure", **TLS12)
+
+
+def ask(**options: Any) -> Callable[[Engine], Callable[[], bool]]:
+    """Our server sends a HelloRequest, and answers the request when the handshake is over."""
+
+    def start(engine: Engine) -> Callable[[], bool]:
+        made = {name: replace(engine.config, **value) if name == "config" else value for name, value in options.items()}
+        engine.renegotiate(**made)
+        return lambda: not engine.handshaking
+
+    return start
+
+
+@pytest.fixture(scope="module")
+def server(server_keys: Keyring, trust: Trust) -> Iterator[OurServer]:
+    """Ours; "/again" makes it ask for a renegotiation before it answers, "/who" for one with a client certificate."""
+    config = ServerConfig(identities=(server_keys.identity("rsa"),), renegotiation="secure", session_ids=True, **TLS12)
+    actions = {b"/again": ask(), b"/who": ask(config={"client_auth": "require"}, resume=False)}
+    with OurServer(config, trust=trust, actions=actions) as server:
+        yield server
+
+
+def get(path: str) -> bytes:
+    return f"GET {path} HTTP/1.0\r\n\r\n".encode()
+
+
+# --- our server ------------------------------------------------------------------------------------------------------------
+
+
+def openssl(server: OurServer, want: Want, times: int, path: str = "/") -> str:
+    """s_client renegotiates `times` times, then asks for `path`; returns what it said."""
+    with Process(s_client_command(server.port, want)) as client:
+        client.wait_for("Verify return code")
+        for number in range(1, times + 1):
+            client.write(b"R\n")  # to be read alone
+            client.wait_for(r"(RENEGOTIATING\n(.*\n)+?depth=0 .*\nverify return:1\n)" + f"{{{number}}}")
+        client.write(get(path))
+        assert client.wait() == 0, client.output
+        return client.output
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_openssl_renegotiates(server: OurServer, server_keys: Keyring, times: int, pki: PKI) -> None:
+    before, signatures = server.mark(), server_keys.operations("rsa")
+    output = openssl(server, Want(version=Version.tls1_2, ca=pki.ca_file), times)
+    assert output.count("RENEGOTIATING") == times
+    assert "200 OK" in output
+    assert server.next(before).error is None
+    assert server_keys.operations("rsa") == signatures + 1 + times
+
+
+def test_our_server_asks_openssl(server: OurServer, pki: PKI) -> None:
+    before = server.mark()
+    output = openssl(server, Want(version=Version.tls1_2, ca=pki.ca_file), 0, "/again")
+    assert "200 OK" in output
+    assert server.next(before).error is None
+
+
+def test_our_server_asks_openssl_for_a_certificate(server: OurServer, pki: PKI) -> None:
+    before = server.mark()
+    want = Want(version=Version.tls1_2, ca=pki.ca_file, credential=pki.client("p256"))
+    output = openssl(server, want, 0, "/who")
+    assert "200 OK" in output
+    seen = server.next(before)
+    assert seen.error is None
+    assert seen.info.peer_chain
+    assert page(output.encode())["peer_certificates"] == 2
+
+
+def test_our_server_wants_a_certificate_that_openssl_has_not(server: OurServer, pki: PKI) -> None:
+    before = server.mark()
+    output = openssl_fails(server, Want(version=Version.tls1_2, ca=pki.ca_file), "/who")
+    assert "200 OK" not in output
+    error = server.next(before).error
+    assert error is not None
+    assert error.name == "SSL_ERROR_NO_CERTIFICATE"
+
+
+def openssl_fails(server: OurServer, want: Want, path: str) -> str:
+    with Process(s_client_command(server.port, want)) as client:
+        client.wait_for("Verify return code")
+        client.write(get(path))
+        client.wait()
+        return client.output
+
+
+@pytest.mark.parametrize("version", ["tls1_2"])
+def test_gnutls_renegotiates(server: OurServer, version: str, pki: PKI) -> None:
+    before = server.mark()
+    result = gnutls_cli(server.port, Want(version=Version[version], ca=pki.ca_file, extra=("--rehandshake",)))
+    assert "ReHandshake was completed" in result.output, result
+    assert b"200 OK" in result.answer
+    assert server.next(before).error is None
+
+
+def test_our_server_asks_gnutls(server: OurServer, pki: PKI) -> None:
+    before = server.mark()
+    want = Want(version=Version.tls1_2, ca=pki.ca_file, request=get("/again"))
+    result = gnutls_cli(server.port, want)
+    assert b"200 OK" in result.answer, result
+    assert server.next(before).error is None
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_nss_renegotiates(server: OurServer, times: int, pki: PKI, directory: Path) -> None:
+    """From the second time on it resumes; then it ends with 1 though all went well."""
+    before = server.mark()
+    want = Want(version=Version.tls1_2, ca=pki.ca_file, extra=("-r", str(times)))
+    result = tstclnt(server.port, want, directory)
+    assert b"200 OK" in result.answer, str(result)
+    assert result.resumed == (times > 1)
+    seen = server.next(before)
+    assert seen.error is None
+    assert seen.info.resumed == (times > 1)
+
+
+# --- our client ------------------------------------------------------------------------------------------------------------
+
+
+def again(connection: TLSSocket) -> None:
+    before = connection.info
+    connection.renegotiate()
+    assert connection.info is not before
+    assert connection.info.client_random != before.client_random
+
+
+@pytest.fixture(scope="module")
+def openssl_server(pki: PKI) -> Iterator[OpenSSLServer]:
+    with OpenSSLServer(Want(version=Version.tls1_2, credential=pki.server("rsa"), extra=("-client_renegotiation",))) as server:
+        yield server
+
+
+def test_our_client_renegotiates_with_openssl(openssl_server: OpenSSLServer, trust: Trust) -> None:
+    def use(connection: TLSSocket) -> None:
+        for _ in range(3):
+            again(connection)
+
+    seen = connect(openssl_server.port, CLIENT, trust=trust, use=use)
+    assert seen.error is None, f"{seen.error}\n{openssl_server.output}"
+    assert b"200 ok" in seen.answer
+    assert b"Secure Renegotiation IS supported" in seen.answer
+
+
+def test_our_client_resumes_in_a_renegotiation(openssl_server: OpenSSLServer, trust: Trust) -> None:
+    def use(connection: TLSSocket) -> None:
+        connection.renegotiate(config=replace(CLIENT, session=sessions[-1]))
+        assert connection.info.resumed
+        connection.renegotiate(resume=False)
+        assert not connection.info.resumed
+
+    sessions = connect(openssl_server.port, CLIENT, trust=trust).sessions
+    seen = connect(openssl_server.port, CLIENT, trust=trust, use=use)
+    assert seen.error is None, f"{seen.error}\n{openssl_server.output}"
+    assert b"200 ok" in seen.answer
+
+
+def test_openssl_refuses(pki: PKI, trust: Trust) -> None:
+    """OpenSSL's default: a client may not; the connection goes on (here: as far as OpenSSL's alert lets it)."""
+    told: list[str] = []
+
+    def use(connection: TLSSocket) -> None:
+        with pytest.raises(RenegotiationRefused) as caught:
+            connection.renegotiate()
+        told.append(caught.value.name)
+
+    with OpenSSLServer(Want(version=Version.tls1_2, credential=pki.server("rsa"))) as server:
+        seen = connect(server.port, CLIENT, trust=trust, use=use)
+    assert told == ["SSL_ERROR_NO_RENEGOTIATION_ALERT"]
+    assert seen.error is None
+    assert b"200 ok" in seen.answer
+
+
+@pytest.mark.parametrize("command", ["r", "R"], ids=["again", "with a certificate"])
+def test_openssl_asks_our_client(command: str, pki: PKI, trust: Trust, client_keys: Keyring) -> None:
+    want = Want(version=Version.tls1_2, credential=pki.server("rsa"), ca=pki.ca_file, extra=("-CAfile", str(pki.ca_file)))
+    ours = client_keys.identity("p256")
+    with InteractiveOpenSSLServer(want) as server:
+
+        def ask() -> None:
+            server.process.write(command.encode() + b"\n")
+            server.process.wait_for("SSL_do_handshake -> 1")
+            server.process.wait_for(r"(?s)write hello request.*read finished")
+            server.process.write(b"and then\n")
+
+        def use(connection: TLSSocket) -> None:
+            first = connection.info
+            connection.sendall(b"before\n")
+            server.process.wait_for("before")
+            asking = threading.Thread(target=ask)
+            asking.start()
+            assert connection.recv() == b"and then\n"
+            asking.join()
+            assert connection.info is not first
+            assert connection.info.identity is (ours if command == "R" else None)
+            connection.sendall(b"behind\n")
+            server.process.wait_for("behind")
+
+        config = replace(CLIENT, identities=(ours,))
+        seen = connect(server.port, config, trust=trust, use=use, request=None)
+        assert seen.error is None, f"{seen.error}\n{server.output}"
+
+
+def test_our_client_renegotiates_with_gnutls(pki: PKI, trust: Trust) -> None:
+    with GnuTLSServer(Want(version=Version.tls1_2, credential=pki.server("rsa"))) as server:
+        seen = connect(server.port, CLIENT, trust=trust, use=again)
+        assert seen.error is None, f"{seen.error}\n{server.output}"
+        assert b"200 OK" in seen.answer
+
+
+def test_gnutls_asks_our_client(pki: PKI, trust: Trust) -> None:
+    with GnuTLSEchoServer(Want(version=Version.tls1_2, credential=pki.server("rsa"))) as server:
+
+        def use(connection: TLSSocket) -> None:
+            first = connection.info
+            connection.sendall(b"**REHANDSHAKE**\n")
+            got = b""
+            while connection.info is first:
+                connection._read_more()
+            connection.sendall(b"behind\n")
+            while b"behind" not in got:
+                got += connection.recv()
+
+        seen = connect(server.port, CLIENT, trust=trust, use=use, request=None)
+        assert seen.error is None, f"{seen.error}\n{server.output}"
+
+
+@pytest.mark.parametrize("flags", [("-r", "-r", "-r"), ("-r", "-r", "-r", "-r")], ids=["request", "require"])
+def test_nss_asks_our_client(flags: tuple[str, ...], pki: PKI, trust: Trust, client_keys: Keyring, directory: Path) -> None:
+    """selfserv asks for a certificate after the request has come."""
+    want = Want(version=Version.tls1_2, credential=pki.server("rsa"), ca=pki.ca_file, extra=flags)
+    with NSSServer(want, directory) as server:
+        seen = connect(server.port, replace(CLIENT, identities=(client_keys.identity("p256"),)), trust=trust)
+        assert seen.error is None, f"{seen.error}\n{server.output}"
+        assert b"200 OK" in seen.answer
