@@ -1,0 +1,188 @@
+"""From settings to what the engine negotiates by: the frozen configurations of `tls.config`.
+
+Present tokens are asked for mechanisms at each handshake, as in NSS (ssl3_config_match_init): setting a preference never asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from ..errors import ConfigurationError, NSPRError
+from ..tls.codepoints import SignatureScheme, Version
+from ..tls.config import DEFAULT_GROUPS, DEFAULT_SCHEMES, ClientConfig, ServerConfig
+from . import _sslt as o
+from ._state import state
+from ._suites import OFFERED
+
+if TYPE_CHECKING:
+    from ..tls.codepoints import Group
+    from ..tls.config import Identity, Tickets
+    from ..tls.session import Session
+    from ..tls.suites import Suite
+    from ._settings import Settings
+
+# As later NSS: SHA-1 last, and signatures by DSA.
+SCHEMES = (
+    *DEFAULT_SCHEMES,
+    *(scheme for scheme in SignatureScheme if scheme not in DEFAULT_SCHEMES and scheme.name != "rsa_pkcs1_md5_sha1"),
+)
+
+Mode = Literal["never", "secure", "legacy"]
+
+# By SSL_ENABLE_RENEGOTIATION.  Transitional: clients still renegotiate with servers that lack RFC 5746, servers with no such client.
+CLIENT_MODES: dict[int, Mode] = {0: "never", 1: "legacy", 2: "secure", 3: "legacy"}
+SERVER_MODES: dict[int, Mode] = {0: "never", 1: "legacy", 2: "secure", 3: "secure"}
+
+
+def client_config(
+    settings: Settings, session: Session | None, restricted: bool, identities: tuple[Identity, ...]
+) -> ClientConfig:
+    """See `Settings.client_config`."""
+    base: ClientConfig = settings.remember(("client", restricted), lambda: _client(settings, restricted))
+    return replace(base, server_name=settings.url, session=session, identities=identities)
+
+
+def _client(settings: Settings, restricted: bool) -> ClientConfig:
+    extra = {} if settings.additional_key_shares is None else {"key_shares": 1 + settings.additional_key_shares}
+    return _made(
+        ClientConfig,
+        **_common(settings, restricted),
+        **extra,
+        renegotiation=CLIENT_MODES[settings.options[o.SSL_ENABLE_RENEGOTIATION]],
+        request_ocsp=settings.on(o.SSL_ENABLE_OCSP_STAPLING),
+        post_handshake_auth=settings.on(o.SSL_ENABLE_POST_HANDSHAKE_AUTH),
+        middlebox_compatibility=settings.on(o.SSL_ENABLE_TLS13_COMPAT_MODE),
+        fallback=settings.on(o.SSL_ENABLE_FALLBACK_SCSV),
+        tickets=settings.on(o.SSL_ENABLE_SESSION_TICKETS) and not settings.no_cache,
+        least_dh_bits=LEAST_DH_BITS,
+    )
+
+
+LEAST_DH_BITS = 1023  # NSS's SSL_DH_MIN_P_BITS
+
+
+def server_config(settings: Settings, first: bool, session_ids: bool, tickets: Tickets | None) -> ServerConfig:
+    """See `Settings.server_config`."""
+    if not session_ids and not settings.no_cache:
+        raise NSPRError(
+            "SSL_ConfigServerSessionIDCache was not called, and SSL_NO_CACHE is off", name="SSL_ERROR_SERVER_CACHE_NOT_CONFIGURED"
+        )
+    if settings.no_cache or not settings.on(o.SSL_ENABLE_SESSION_TICKETS):
+        tickets = None
+    made: ServerConfig = settings.remember(("server", first, tickets), lambda: _server(settings, first, tickets))
+    return made
+
+
+def _server(settings: Settings, first: bool, tickets: Tickets | None) -> ServerConfig:
+    servers = list(settings.servers.values())
+    common = _common(settings, restricted=False)
+    if not settings.on(o.SSL_ENABLE_SERVER_DHE):
+        common["suites"] = tuple(suite for suite in common["suites"] if not suite.key_exchange.startswith("dhe"))
+    common["suites"] = _served(common["suites"], [server.identity for server in servers])
+    if not common["suites"]:
+        raise NSPRError("no certificate of this server fits a suite that is on", name="SSL_ERROR_NO_CIPHERS_SUPPORTED")
+    client_auth = _client_auth(settings, first)
+    return _made(
+        ServerConfig,
+        **common,
+        identities=tuple(server.identity for server in servers),
+        client_auth=client_auth,
+        authorities=_authorities(settings) if client_auth != "none" else (),
+        renegotiation=SERVER_MODES[settings.options[o.SSL_ENABLE_RENEGOTIATION]],
+        tickets=tickets,
+        session_ids=not settings.no_cache,
+        rollback_detection=settings.on(o.SSL_ROLLBACK_DETECTION),
+        step_down=None if settings.on(o.SSL_NO_STEP_DOWN) else _step_down(settings),
+    )
+
+
+def _made(kind: type[Any], **fields: Any) -> Any:
+    """Raises NSPRError (SSL_ERROR_NO_CIPHERS_SUPPORTED) where no present token offers what a suite needs."""
+    try:
+        return kind(**fields)
+    except ConfigurationError as error:
+        raise NSPRError(error.detail, name=error.name) from None
+
+
+def _common(settings: Settings, restricted: bool) -> dict[str, Any]:
+    low, high = settings.version_range
+    suites = _permitted(settings, restricted, range(low, high + 1)) if high else ()
+    if not suites:
+        raise NSPRError("no version is on that a permitted suite is for", name="SSL_ERROR_SSL_DISABLED")
+    return {
+        "min_version": Version(low),
+        "max_version": Version(high),
+        "suites": suites,
+        "groups": _groups(settings),
+        "schemes": settings.schemes or SCHEMES,
+        "alpn": settings.alpn if settings.on(o.SSL_ENABLE_ALPN) else (),
+        "record_size_limit": min(settings.options[o.SSL_RECORD_SIZE_LIMIT], 16384),
+        "mechanisms": state.manager.mechanisms,
+        "require_safe_negotiation": settings.on(o.SSL_REQUIRE_SAFE_NEGOTIATION),
+        "split_records": settings.on(o.SSL_CBC_RANDOM_IV),
+        "extended_master_secret": settings.on(o.SSL_ENABLE_EXTENDED_MASTER_SECRET),
+    }
+
+
+def _permitted(settings: Settings, restricted: bool, versions: range) -> tuple[Suite, ...]:
+    return tuple(
+        suite
+        for suite in OFFERED
+        if settings.permits(suite.code, restricted) and suite.min_version < versions.stop and suite.max_version >= versions.start
+    )
+
+
+def _groups(settings: Settings) -> tuple[Group, ...]:
+    return DEFAULT_GROUPS if settings.groups is None else settings.groups
+
+
+# --- server ----------------------------------------------------------------------------------------------------------
+
+
+def _served(suites: Iterable[Suite], identities: list[Identity]) -> tuple[Suite, ...]:
+    """Those of which some identity has the key."""
+    found: set[str] = set()
+    for identity in identities:
+        found.update(_KEY_EXCHANGES[scheme.name.split("_")[0]] for scheme in identity.schemes)
+        if identity.can_decrypt:
+            found |= {"rsa", "rsa_export"}
+        if identity.schemes:
+            found.add("any")
+        if any(scheme.name.startswith("rsa") for scheme in identity.schemes):
+            found.add("dhe_rsa")
+    return tuple(suite for suite in suites if suite.key_exchange in found)
+
+
+# By the kind of key that signs.
+_KEY_EXCHANGES = {
+    "rsa": "ecdhe_rsa",
+    "ecdsa": "ecdhe_ecdsa",
+    "ed25519": "ecdhe_ecdsa",
+    "ed448": "ecdhe_ecdsa",
+    "dsa": "dhe_dss",
+    "mldsa44": "any",
+    "mldsa65": "any",
+    "mldsa87": "any",
+}
+
+
+def _client_auth(settings: Settings, first: bool) -> Literal["none", "request", "require"]:
+    if not settings.on(o.SSL_REQUEST_CERTIFICATE):
+        return "none"
+    required = settings.options[o.SSL_REQUIRE_CERTIFICATE]
+    always = required == o.SSL_REQUIRE_ALWAYS or (required == o.SSL_REQUIRE_FIRST_HANDSHAKE and first)
+    return "require" if always else "request"
+
+
+def _authorities(settings: Settings) -> tuple[bytes, ...]:
+    from ._serverkeys import client_authorities
+
+    return client_authorities(settings)
+
+
+def _step_down(settings: Settings) -> Any:
+    from ._serverkeys import step_down
+
+    return step_down()
