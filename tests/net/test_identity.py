@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from typing import TYPE_CHECKING
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import dsa, padding, rsa
+from cryptography.hazmat.primitives.asymmetric.utils import NoDigestInfo
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from nss_pk11 import pins
-from nss_pk11.errors import CertificateError, ConfigurationError, NotFound
-from nss_pk11.net.identity import ALGORITHMS, key_of, limitations, load_identity, make_identity
+from nss_pk11.errors import CertificateError, ConfigurationError, DecryptError, NotFound
+from nss_pk11.net.executor import KeyExecutor
+from nss_pk11.net.identity import ALGORITHMS, check_signature, key_of, limitations, load_identity, make_identity
+from nss_pk11.net.stepdown import step_down
 from nss_pk11.slots import Algorithm
 from nss_pk11.tls.codepoints import Group, SignatureScheme
+from nss_pk11.tls.waits import Decrypt, Sign
 
 from ..support.pki import P12_PASSWORD
 from .peers import KeyWith
@@ -25,6 +32,7 @@ if TYPE_CHECKING:
 
 S = SignatureScheme
 PKCS1 = {S.rsa_pkcs1_md5_sha1, S.rsa_pkcs1_sha1, S.rsa_pkcs1_sha256, S.rsa_pkcs1_sha384, S.rsa_pkcs1_sha512}
+DSA = {S.dsa_sha1, S.dsa_sha256, S.dsa_sha384, S.dsa_sha512}
 RSAE = {S.rsa_pss_rsae_sha256, S.rsa_pss_rsae_sha384, S.rsa_pss_rsae_sha512}
 PSS = {S.rsa_pss_pss_sha256, S.rsa_pss_pss_sha384, S.rsa_pss_pss_sha512}
 
@@ -63,6 +71,47 @@ def test_schemes_by_kind_of_key(
     identity = load_identity(manager, credential.key_file, chain=credential.chain_file)
     assert set(identity.schemes) == schemes
     assert identity.can_decrypt is can_decrypt
+
+
+@pytest.mark.parametrize("bits", [1024, 2048])
+def test_a_dsa_key_on_a_token(manager: SlotManager, token: TokenOnDisk, pki: PKI, bits: int) -> None:
+    """It signs before TLS 1.3, and without a number before TLS 1.2."""
+    on_token = token.import_key(dsa.generate_private_key(bits), f"dsa {bits}", b"dsa %d" % bits)
+    credential = pki.for_token(on_token)
+    with KeyExecutor(check_signatures=True) as executor:
+        identity = load_identity(manager, on_token.uri, chain=credential.chain_file)
+        assert set(identity.schemes) == DSA
+        assert (identity.can_decrypt, identity.modulus_bits, identity.curve) == (False, 0, None)
+        assert "DSA" in limitations(identity)
+        for scheme in identity.schemes:
+            check_signature(scheme, credential.certificate, _bytes(executor.run(Sign(identity, scheme, b"message"))), b"message")
+        signature = _bytes(executor.run(Sign(identity, S.dsa_sha1, bytes(range(20)), prehashed=True)))
+        check_signature(S.dsa_sha1, credential.certificate, signature, bytes(range(20)), prehashed=True)
+
+
+@pytest.mark.parametrize("bits", [512, 1024, 2048])
+def test_an_rsa_key_on_a_token_signs_as_before_tls12(manager: SlotManager, token: TokenOnDisk, pki: PKI, bits: int) -> None:
+    key = rsa.generate_private_key(65537, 2048) if bits == 2048 else key_of(step_down(bits).identity)._key  # type: ignore[attr-defined]
+    on_token = token.import_key(key, f"rsa {bits}", b"rsa %d" % bits)
+    credential = pki.for_token(on_token)
+    with KeyExecutor(check_signatures=True) as executor:
+        identity = load_identity(manager, on_token.uri, chain=credential.chain_file)
+        assert (identity.modulus_bits, identity.can_decrypt) == (bits, True)
+        digest = hashlib.md5(b"message").digest() + hashlib.sha1(b"message").digest()
+        for message, prehashed in ((b"message", False), (digest, True)):
+            signature = _bytes(executor.run(Sign(identity, S.rsa_pkcs1_md5_sha1, message, prehashed)))
+            credential.certificate.public_key().verify(signature, digest, padding.PKCS1v15(), NoDigestInfo())  # type: ignore[union-attr, call-arg]
+            check_signature(S.rsa_pkcs1_md5_sha1, credential.certificate, signature, message, prehashed)
+        with pytest.raises(DecryptError):
+            check_signature(S.rsa_pkcs1_md5_sha1, credential.certificate, signature, b"another")
+        premaster = os.urandom(48)
+        ciphertext = credential.certificate.public_key().encrypt(premaster, padding.PKCS1v15())  # type: ignore[union-attr]
+        assert executor.run(Decrypt(identity, ciphertext)) == premaster
+
+
+def _bytes(result: object) -> bytes:
+    assert isinstance(result, bytes)
+    return result
 
 
 def test_pkcs12_brings_its_chain(manager: SlotManager, pki: PKI) -> None:
