@@ -22,8 +22,11 @@ def export(agreed: Agreed, label: bytes, context: bytes | None, length: int) -> 
     assert info.suite is not None
     if info.version == V.tls1_3:
         return schedule.export(info.suite.hash, agreed.exporter_secret, label, context or b"", length)
+    if info.version == V.ssl3:
+        raise ConfigurationError("SSL 3.0 has no exporters", name="SSL_ERROR_FEATURE_NOT_SUPPORTED_FOR_VERSION")
+    assert info.version is not None
     seed = agreed.randoms if context is None else agreed.randoms + len(context).to_bytes(2, "big") + context
-    return prf.prf(info.suite.hash, agreed.exporter_secret, label, seed, length)
+    return prf.prf(info.suite.hash_in(info.version), agreed.exporter_secret, label, seed, length)
 
 
 def channel_binding(agreed: Agreed, is_server: bool, kind: str) -> bytes:

@@ -108,6 +108,10 @@ class Suite:
         """Whether keys are weakened as the United States' export rules of the 1990s wanted it."""
         return self.rsa_limit > 0
 
+    def hash_in(self, version: int) -> str:
+        """The hash of the handshake's messages and of the PRF: before TLS 1.2 MD5 and SHA-1 together, whatever the suite."""
+        return self.hash if version >= Version.tls1_2 else "md5sha1"
+
     @property
     def hash_bytes(self) -> int:
         return 48 if self.hash == "sha384" else 32

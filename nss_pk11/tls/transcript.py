@@ -1,12 +1,19 @@
-"""The running hash over all handshake messages (RFC 8446 section 4.4.1, RFC 5246 section 7.4.9)."""
+"""The running hash over all handshake messages (RFC 8446 section 4.4.1, RFC 5246 section 7.4.9, RFC 2246 section 7.4.9)."""
 
 from __future__ import annotations
 
+import functools
 import hashlib
+from collections.abc import Callable
 
 from .codepoints import H
 
-_HASHES = {"sha256": hashlib.sha256, "sha384": hashlib.sha384}
+# "md5sha1": of the same messages MD5 and SHA-1, 16 and 20 bytes in one digest (before TLS 1.2).
+_HASHES: dict[str, Callable[[bytes | bytearray], hashlib._Hash]] = {
+    "md5sha1": functools.partial(hashlib.new, "md5-sha1"),
+    "sha256": hashlib.sha256,
+    "sha384": hashlib.sha384,
+}
 
 
 class Transcript:
@@ -27,7 +34,7 @@ class Transcript:
             self.raw += message
 
     def use(self, name: str, keep: bool = False) -> None:
-        """The hash is known now ("sha256", "sha384")."""
+        """The hash is known now ("sha256", "sha384", before TLS 1.2 "md5sha1")."""
         self._hash = _HASHES[name](self.raw)
         self.keep = keep
         if not keep:
@@ -38,7 +45,7 @@ class Transcript:
         self.keep, self.raw = False, bytearray()
 
     def digest(self, more: bytes = b"") -> bytes:
-        """The hash so far; with `more`, as if that had been added too (PSK binders)."""
+        """The hash so far; with `more`, as if that had been added too (PSK binders, SSL 3.0's Finished)."""
         assert self._hash is not None
         snapshot = self._hash.copy()
         if more:

@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nss_pk11.errors import BadRecordMac, RecordOverflow
-from nss_pk11.tls.record import cbc
+from nss_pk11.tls.codepoints import Version
+from nss_pk11.tls.record import mac as macs
 from nss_pk11.tls.record.cbc import Cbc
 from nss_pk11.tls.suites import BY_NAME
 
@@ -26,7 +27,7 @@ HEADER = b"\x17\x03\x03\0\0"  # its length is not looked at
 def pair(suite: object, etm: bool) -> tuple[Cbc, Cbc]:
     key = KEY[: suite.cipher.key]  # type: ignore[attr-defined]
     mac_key = MAC_KEY[: suite.mac_bytes]  # type: ignore[attr-defined]
-    return Cbc(suite, key, mac_key, etm), Cbc(suite, key, mac_key, etm)  # type: ignore[arg-type]
+    return tuple(Cbc(suite, Version.tls1_2, key, mac_key, encrypt_then_mac=etm) for _ in range(2))  # type: ignore
 
 
 def read(reader: Cbc, record: bytes) -> tuple[int, bytes]:
@@ -114,7 +115,7 @@ def test_the_same_hash_blocks_for_every_padding(suite: object, monkeypatch: pyte
         hashed.append(len(data) // block)
         return real_new(digest, data)
 
-    monkeypatch.setattr(cbc, "hmac_digest", counting_digest)
+    monkeypatch.setattr(macs, "hmac_digest", counting_digest)
     monkeypatch.setattr(hashlib, "new", counting_new)
     totals = set()
     length = 512  # of MAC, content and padding together

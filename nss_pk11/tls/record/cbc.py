@@ -1,127 +1,145 @@
-"""AES-CBC protection of records with HMAC (RFC 5246 section 6.2.3.2) and encrypt-then-MAC (RFC 7366).
+"""CBC protection of records with a MAC: SSL 3.0 (RFC 6101 section 5.2.3.2) to TLS 1.2 (RFC 5246 section 6.2.3.2), and
+encrypt-then-MAC (RFC 7366).
 
-The same interface as `aead`: one object per direction and key.  Every record carries a random IV of its own.  In
-MAC-then-encrypt order the padding is secret until the MAC is checked, and tells nothing here: whatever is wrong with a record
-is one error, and the work done does not depend on the padding as far as Python can see to it (Lucky Thirteen).
+The same interface as `aead`: one object per direction and key.  In MAC-then-encrypt order the padding is secret until the MAC is
+checked, and tells nothing here: whatever is wrong with a record is one error, and the work done does not depend on the padding
+as far as Python can see to it (Lucky Thirteen).  SSL 3.0 says nothing about padding but its length, so nothing else of it can
+be checked: POODLE is that version's own.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import struct
 from collections.abc import Callable
 from hmac import compare_digest
-from hmac import digest as hmac_digest
-
-from cryptography.hazmat.primitives.ciphers import Cipher as Symmetric
-from cryptography.hazmat.primitives.ciphers.algorithms import AES
-from cryptography.hazmat.primitives.ciphers.modes import CBC
 
 from ...errors import BadRecordMac, RecordOverflow
-from ..suites import MAC_BYTES, Suite
+from ..ciphers import bulk
+from ..codepoints import Version
+from ..suites import Suite
 from .aead import APPLICATION_DATA, MAX_PLAINTEXT
+from .mac import mac_of
 
 _HEADER = struct.Struct(">BHH").pack
-_MAC_HEADER = struct.Struct(">QBHH").pack  # sequence, type, version, length
-_MAC_HEADER_BYTES = 13
-BLOCK = 16
 MAX_PADDING = 256  # with its length byte
-RECORD_LIMIT = 1 << 32  # far below both the sequence number's end and the birthday bound of a 128-bit block cipher
-
-# Bytes in a block of each MAC's hash, and those its own padding takes at least.
-_HASH_BLOCKS = {"sha1": (64, 9), "sha256": (64, 9), "sha384": (128, 17)}
+_PADDINGS = tuple(bytes((length,)) * (length + 1) for length in range(16))  # the shortest that fits is what we send
 
 
 class Cbc:
-    """TLS 1.2: an explicit IV before the ciphertext."""
+    """Both ways to an IV, with one running cipher.  Before TLS 1.1 records chain: each goes on from the last block of the one
+    before, first from `iv`.  Since then the first block of a record is random and decrypts to nothing of use: what comes out of
+    encrypting it is an IV that nobody can foretell (RFC 4346 section 6.2.3.2, 2b).
 
-    __slots__ = ("_etm", "_key", "_mac", "_mac_bytes", "_mac_key", "_random", "_sequence", "overhead")
+    `split`: a chained IV is known before the data, so the first byte of what is sent together goes ahead in a record of its own,
+    whose MAC nobody can foretell (BEAST, CVE-2011-3389).
+    """
+
+    __slots__ = (
+        "_block", "_decrypt", "_encrypt", "_etm", "_explicit", "_limit", "_mac", "_random", "_sequence", "_split", "_strip",
+        "_version", "_written", "overhead",
+    )  # fmt: skip
 
     hides_type = False
 
     def __init__(
-        self, suite: Suite, key: bytes, mac_key: bytes, encrypt_then_mac: bool, random: Callable[[int], bytes] = os.urandom
+        self,
+        suite: Suite,
+        version: Version,
+        key: bytes,
+        mac_key: bytes,
+        iv: bytes = b"",
+        *,
+        encrypt_then_mac: bool = False,
+        split: bool = True,
+        random: Callable[[int], bytes] = os.urandom,
     ) -> None:
-        self._key = AES(key)
-        self._mac, self._mac_bytes, self._mac_key = suite.mac, MAC_BYTES[suite.mac], mac_key
+        self._version, self._block = version, suite.cipher.block
+        self._mac = mac_of(suite.mac, mac_key, version)
         self._etm = encrypt_then_mac
+        self._explicit = self._block if version >= Version.tls1_1 else 0
+        self._split = split and not self._explicit
+        self._strip = _strip_ssl3_padding if version == Version.ssl3 else _strip_padding
+        encryptor, decryptor = bulk.cbc(suite.cipher, key, iv or bytes(self._block))
+        self._encrypt, self._decrypt = encryptor.update, decryptor.update
         self._random = random
-        self._sequence = 0
-        self.overhead = BLOCK + self._mac_bytes + BLOCK  # at most, with the shortest padding
+        self._sequence = self._written = 0
+        # Half the blocks after which two are likely to be alike (Sweet32, CVE-2016-2183): of 64 bits 16 GB, of 128 for ever.
+        self._limit = self._block << (4 * self._block - 1)
+        # At most: with the shortest padding, and another record for the first byte.
+        self.overhead = (self._explicit + self._mac.size + self._block) * (1 + self._split) + 5 * self._split
 
     @property
     def exhausted(self) -> bool:
-        return self._sequence >= RECORD_LIMIT
-
-    def _authenticate(self, content_type: int, data: bytes) -> bytes:
-        """The MAC of the next record; the caller counts it."""
-        return hmac_digest(self._mac_key, _MAC_HEADER(self._sequence, content_type, 0x0303, len(data)) + data, self._mac)
+        return self._written >= self._limit
 
     # --- sending ---------------------------------------------------------------------------------------------------------
 
     def protect(self, content_type: int, fragment: bytes) -> bytes:
-        plaintext = fragment if self._etm else fragment + self._authenticate(content_type, fragment)
-        padding = BLOCK - 1 - len(plaintext) % BLOCK
-        iv = self._random(BLOCK)
-        encryptor = Symmetric(self._key, CBC(iv)).encryptor()
-        body = iv + encryptor.update(plaintext + bytes((padding,)) * (padding + 1))
+        if self._split and content_type == APPLICATION_DATA and len(fragment) > 1:
+            return self._seal(content_type, fragment[:1]) + self._seal(content_type, fragment[1:])
+        return self._seal(content_type, fragment)
+
+    def _seal(self, content_type: int, fragment: bytes) -> bytes:
+        sequence = self._sequence
+        self._sequence = sequence + 1
+        content = fragment if self._etm else fragment + self._mac(sequence, content_type, fragment)
+        block = self._block
+        plaintext = content + _PADDINGS[block - 1 - len(content) % block]
+        body = self._encrypt(self._random(block) + plaintext if self._explicit else plaintext)
+        self._written += len(body)
         if self._etm:
-            body += self._authenticate(content_type, body)
-        self._sequence += 1
-        return _HEADER(content_type, 0x0303, len(body)) + body
+            body += self._mac(sequence, content_type, body)
+        return _HEADER(content_type, self._version, len(body)) + body
 
     def protect_run(self, data: memoryview, size: int) -> list[bytes]:
         """All of `data` as application_data records of `size` bytes each."""
-        starts = range(0, len(data), size)
-        return [self.protect(APPLICATION_DATA, bytes(data[start : start + size])) for start in starts]
+        parts = [self._seal(APPLICATION_DATA, bytes(data[:1]))] if self._split else []
+        starts = range(len(parts), len(data), size)
+        return parts + [self._seal(APPLICATION_DATA, bytes(data[start : start + size])) for start in starts]
 
     # --- receiving -------------------------------------------------------------------------------------------------------
 
     def unprotect(self, content_type: int, header: bytes, body: memoryview) -> tuple[int, bytes]:
-        """Raises BadRecordMac for whatever is wrong, RecordOverflow for too much plaintext that authenticates."""
-        content = self._open_etm(content_type, bytes(body)) if self._etm else self._open(content_type, bytes(body))
+        """Content type and content.  Raises BadRecordMac, RecordOverflow."""
+        content = (self._open_etm if self._etm else self._open)(content_type, body)
         self._sequence += 1
         if len(content) > MAX_PLAINTEXT:
             raise RecordOverflow(f"record of {len(content)} plaintext bytes")
         return content_type, content
 
-    def _decrypt(self, body: bytes, least: int) -> bytes:
+    def _decrypted(self, body: bytes | memoryview, least: int) -> bytes:
         """What follows the IV.  Lengths are public, so a wrong one may be told at once (RFC 5246 section 6.2.3.2)."""
-        if len(body) < BLOCK + max(least, BLOCK) or len(body) % BLOCK:
+        if len(body) < self._explicit + max(least, self._block) or len(body) % self._block:
             raise _bad()
-        return Symmetric(self._key, CBC(body[:BLOCK])).decryptor().update(body[BLOCK:])
+        return self._decrypt(body)[self._explicit :]
 
-    def _open_etm(self, content_type: int, body: bytes) -> bytes:
+    def _open_etm(self, content_type: int, body: memoryview) -> bytes:
         """RFC 7366 section 3: the MAC first; nothing is decrypted that does not authenticate."""
-        sealed, mac = body[: -self._mac_bytes], body[-self._mac_bytes :]
-        if not compare_digest(mac, self._authenticate(content_type, sealed)):
+        split = max(0, len(body) - self._mac.size)
+        sealed = bytes(body[:split])
+        if not compare_digest(body[split:], self._mac(self._sequence, content_type, sealed)):
             raise _bad()
-        plaintext = self._decrypt(sealed, least=1)
-        length, good = _strip_padding(plaintext, 0)
+        plaintext = self._decrypted(sealed, least=1)
+        length, good = _strip_padding(plaintext, 0, self._block)
         if not good:
             raise _bad()
         return plaintext[:length]
 
-    def _open(self, content_type: int, body: bytes) -> bytes:
+    def _open(self, content_type: int, body: memoryview) -> bytes:
         """RFC 5246 section 6.2.3.2: a record with bad padding is authenticated all the same, as if it had none."""
-        plaintext = self._decrypt(body, least=self._mac_bytes + 1)
-        length, good = _strip_padding(plaintext, self._mac_bytes)
-        mac = self._authenticate(content_type, plaintext[:length])
-        self._even_out(length, len(plaintext) - 1 - self._mac_bytes)
-        good &= compare_digest(mac, plaintext[length : length + self._mac_bytes])
+        size = self._mac.size
+        plaintext = self._decrypted(body, least=size + 1)
+        length, good = self._strip(plaintext, size, self._block)
+        mac = self._mac(self._sequence, content_type, plaintext[:length])
+        self._mac.even_out(length, len(plaintext) - 1 - size)
+        good &= compare_digest(mac, plaintext[length : length + size])
         if not good:
             raise _bad()
         return plaintext[:length]
 
-    def _even_out(self, length: int, longest: int) -> None:
-        """Hash as many blocks more as the shortest padding would have meant: every record of one size costs the same."""
-        block, tail = _HASH_BLOCKS[self._mac]
-        done, most = ((count + _MAC_HEADER_BYTES + tail - 1) // block for count in (length, longest))
-        hashlib.new(self._mac, bytes((most - done) * block)).digest()
 
-
-def _strip_padding(plaintext: bytes, mac_bytes: int) -> tuple[int, bool]:
+def _strip_padding(plaintext: bytes, mac_bytes: int, block: int) -> tuple[int, bool]:
     """Length of the content before MAC and padding, and whether the padding is good.
 
     Compares a stretch as long as the longest padding, whatever the padding is; bad padding counts as none.
@@ -133,6 +151,14 @@ def _strip_padding(plaintext: bytes, mac_bytes: int) -> tuple[int, bool]:
     claimed = claimed * fits + (not fits)
     wanted = stretch[: len(stretch) - claimed] + bytes((claimed - 1,)) * claimed
     good = fits & compare_digest(stretch, wanted)
+    return room - (claimed * good + (not good)), good
+
+
+def _strip_ssl3_padding(plaintext: bytes, mac_bytes: int, block: int) -> tuple[int, bool]:
+    """The same for SSL 3.0: any bytes, but fewer than a block."""
+    room = len(plaintext) - mac_bytes
+    claimed = plaintext[-1] + 1
+    good = (claimed <= block) & (claimed <= room)
     return room - (claimed * good + (not good)), good
 
 

@@ -82,7 +82,7 @@ class ClientHandshake:
         yield VerifyPeer(self.info.peer_chain, self.config.server_name, None, "server")
         session = self.opening.session
         assert session is not None
-        self._use_secrets(Secrets(self.suite, session.secret, self.hello.random, server_hello.random))
+        self._use_secrets(Secrets(self.suite, self.version, session.secret, self.hello.random, server_hello.random))
         yield from self._receive_finished()
         self._send_finished()
 
@@ -95,7 +95,7 @@ class ClientHandshake:
         self._check_extensions()
         renegotiation.check_server_hello(self.link, self.config, server_hello)
         self.transcript.add(server_hello.raw)
-        self.transcript.use(self.suite.hash, keep=True)
+        self.transcript.use(self.suite.hash_in(self.version), keep=True)
         info, records = self.info, self.link.records
         info.suite = self.suite
         info.extended_master_secret = X.extended_master_secret in self.answers
@@ -222,13 +222,17 @@ class ClientHandshake:
         raw, premaster = self.key_exchange.answer()
         self._send(raw)
         session_hash = self.transcript.digest() if self.info.extended_master_secret else None
-        self._use_secrets(Secrets.agree(self.suite, premaster, self.hello.random, server_hello.random, session_hash))
+        self._use_secrets(
+            Secrets.agree(self.suite, self.version, premaster, self.hello.random, server_hello.random, session_hash)
+        )
 
     def _use_secrets(self, secrets: Secrets) -> None:
         self.secrets = secrets
         self.link.exporter_secret = secrets.master
         self.link.log_secret("CLIENT_RANDOM", secrets.master)
-        self.write_keys, self.read_keys = secrets.protections(self.info.encrypt_then_mac, self.config.random)
+        self.write_keys, self.read_keys = secrets.protections(
+            self.info.encrypt_then_mac, self.config.random, self.config.split_records
+        )
 
     def _send_certificate_verify(self) -> Flow:
         """RFC 5246 section 7.4.8: over all messages so far."""
@@ -243,7 +247,7 @@ class ClientHandshake:
         link.send_change_cipher_spec()
         link.change_write_key(self.write_keys)
         link.records.send_limit = self.info.record_size_limit
-        verify_data = self.secrets.finished(False, self.transcript.digest())
+        verify_data = self.secrets.finished(False, self.transcript)
         self._send(message(H.finished, verify_data))
         link.client_finished = verify_data
 
@@ -262,7 +266,7 @@ class ClientHandshake:
             offered = ext.decode_u16(self.hello.extensions[X.record_size_limit])
             self.link.records.receive_limit = min(offered, 16384)
         raw = yield Receive(H.finished)
-        expected = self.secrets.finished(True, self.transcript.digest())
+        expected = self.secrets.finished(True, self.transcript)
         if len(raw) != 4 + len(expected):
             raise DecodeError(f"Finished of {len(raw) - 4} bytes", name="SSL_ERROR_RX_MALFORMED_FINISHED")
         if not compare_digest(raw[4:], expected):

@@ -71,7 +71,7 @@ class ServerHandshake:
         """RFC 5246 section 7.3, figure 2.  No new ticket: the one at hand is as good as it was."""
         self._take_up_session(hello, session)
         self._send_server_hello(hello)
-        self._use_secrets(Secrets(self.suite, session.secret, hello.random, self.random))
+        self._use_secrets(Secrets(self.suite, self.version, session.secret, hello.random, self.random))
         self._send_finished()
         yield from self._receive_finished()
 
@@ -121,7 +121,7 @@ class ServerHandshake:
     def _use_suite(self, suite: Suite) -> None:
         info, offer = self.info, self.offer
         self.suite = info.suite = suite
-        self.transcript.use(suite.hash, keep=self.config.client_auth != "none")
+        self.transcript.use(suite.hash_in(self.version), keep=self.config.client_auth != "none")
         info.extended_master_secret = offer.extended_master_secret
         info.encrypt_then_mac = offer.encrypt_then_mac and self.config.encrypt_then_mac and suite.cipher.kind == "cbc"
 
@@ -194,13 +194,15 @@ class ServerHandshake:
         premaster = yield from self.key_exchange.receive(raw)
         self.transcript.add(raw)
         session_hash = self.transcript.digest() if self.info.extended_master_secret else None
-        self._use_secrets(Secrets.agree(self.suite, premaster, self.info.client_random, self.random, session_hash))
+        self._use_secrets(Secrets.agree(self.suite, self.version, premaster, self.info.client_random, self.random, session_hash))
 
     def _use_secrets(self, secrets: Secrets) -> None:
         self.secrets = secrets
         self.link.exporter_secret = secrets.master
         self.link.log_secret("CLIENT_RANDOM", secrets.master)
-        self.read_keys, self.write_keys = secrets.protections(self.info.encrypt_then_mac, self.config.random)
+        self.read_keys, self.write_keys = secrets.protections(
+            self.info.encrypt_then_mac, self.config.random, self.config.split_records
+        )
 
     def _receive_certificate_verify(self) -> Flow:
         """RFC 5246 section 7.4.8: over all messages so far."""
@@ -221,7 +223,7 @@ class ServerHandshake:
         if X.record_size_limit in self.answers:  # holds for protected records (RFC 8449 section 4)
             self.link.records.receive_limit = self.config.record_size_limit
         raw = yield Receive(H.finished)
-        expected = self.secrets.finished(False, self.transcript.digest())
+        expected = self.secrets.finished(False, self.transcript)
         if len(raw) != 4 + len(expected):
             raise DecodeError(f"Finished of {len(raw) - 4} bytes", name="SSL_ERROR_RX_MALFORMED_FINISHED")
         if not compare_digest(raw[4:], expected):
@@ -236,7 +238,7 @@ class ServerHandshake:
         link.send_change_cipher_spec()
         link.change_write_key(self.write_keys)
         link.records.send_limit = self.info.record_size_limit
-        verify_data = self.secrets.finished(True, self.transcript.digest())
+        verify_data = self.secrets.finished(True, self.transcript)
         self._send(message(H.finished, verify_data))
         link.server_finished = verify_data
 
