@@ -46,8 +46,8 @@ class PRNetAddr:
         return (self.ip, self.port) if self.family == PR_AF_INET else (self.ip, self.port, self.flowinfo, self.scope_id)
 
     @classmethod
-    def of_socket(cls, family: int, address: tuple[str, int] | tuple[str, int, int, int]) -> PRNetAddr:
-        return cls(family, *address)
+    def of_socket(cls, family: int, address: tuple[str, int] | tuple[str, int, int, int] | str) -> PRNetAddr:
+        return cls(family, "") if isinstance(address, str) else cls(family, *address)  # a path, of PR_AF_LOCAL
 
 
 class Blocked(Exception):

@@ -65,6 +65,7 @@ class State:
         self._watcher: Watcher | None = None
         self._events: dict[Module, SimpleQueue[Slot | None]] = {}
         self._held: weakref.WeakValueDictionary[int, Reference] = weakref.WeakValueDictionary()
+        self._at_end: list[Callable[[], None]] = []
 
     @property
     def initialised(self) -> bool:
@@ -85,8 +86,14 @@ class State:
     def begin(self, manager: SlotManager) -> None:
         self._manager = manager
 
+    def at_end(self, call: Callable[[], None]) -> None:
+        """Have `call` called once when NSS is shut down, before the tokens go."""
+        self._at_end.append(call)
+
     def end(self) -> None:
         manager = self.manager
+        while self._at_end:
+            self._at_end.pop()()
         self._manager = None
         self.disabled.clear()
         self.entries.clear()

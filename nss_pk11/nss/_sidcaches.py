@@ -1,0 +1,367 @@
+"""The process's session caches as SSL sockets use them: one of clients, one of servers, and the key of tickets (ssl.h).
+
+A client's sessions are found by the peer's address, its id and the URL; a server's by session id and the client's address.
+While the client cache holds a session, NSS cannot be shut down.  The server cache, made by SSL_Config…SIDCache, goes on in
+children by fork; a program that a child executes calls SSL_InheritMPServerSIDCache.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from ..certs.facts import facts
+from ..certs.nss import check_host
+from ..errors import ConfigurationError, NSPRError
+from ..sessions.nss_client import NssClientCache
+from ..sessions.shared import SharedServerCache
+from ..sessions.tickets import TicketKeys
+from ..tls.codepoints import V
+from ..tls.session import Session
+from ._sslt import SSL_REQUEST_CERTIFICATE, SSL_REQUIRE_CERTIFICATE, SSL_REQUIRE_FIRST_HANDSHAKE, SSL_REQUIRE_NEVER
+from ._state import Reference
+from .prerror import sets_error
+
+if TYPE_CHECKING:
+    from ..sessions.shared_memory import Storage
+    from ..tls.config import Tickets
+    from ..tls.events import ConnectionInfo
+    from ._settings import Settings
+    from ._sslsocket import SSLLayer
+
+INHERITANCE = "SSL_INHERITANCE"  # the environment's variable
+TICKET_LIFETIME = 2 * 24 * 3600  # seconds, as NSS has it
+
+Peer = tuple[str, int, str, str]  # address, port, peer id, URL
+
+
+# --- statistics ------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class SSL3Statistics:
+    """How often sessions were found (ssl.h).  `sch`: before a ClientHello, `hsh`: by a ServerHello, `hch`: by a ClientHello."""
+
+    sch_sid_cache_hits: int = 0
+    sch_sid_cache_misses: int = 0
+    sch_sid_cache_not_ok: int = 0
+    hsh_sid_cache_hits: int = 0
+    hsh_sid_cache_misses: int = 0
+    hsh_sid_cache_not_ok: int = 0
+    hch_sid_cache_hits: int = 0
+    hch_sid_cache_misses: int = 0
+    hch_sid_cache_not_ok: int = 0
+    sch_sid_stateless_resumes: int = 0
+    hsh_sid_stateless_resumes: int = 0
+    hch_sid_stateless_resumes: int = 0
+    hch_sid_ticket_parse_failures: int = 0
+
+
+_statistics = SSL3Statistics()
+_lock = threading.Lock()
+os.register_at_fork(after_in_child=_lock._at_fork_reinit)  # type: ignore[attr-defined]
+
+
+def _count(name: str) -> None:
+    with _lock:
+        setattr(_statistics, name, getattr(_statistics, name) + 1)
+
+
+def SSL_GetStatistics() -> SSL3Statistics:
+    """The counters of this process (ssl.h): the object itself, which goes on counting, as in C."""
+    return _statistics
+
+
+# --- clients ---------------------------------------------------------------------------------------------------------
+
+
+class CachedSessions(Reference):
+    """Stands for what the client cache holds, for NSS_Shutdown to find."""
+
+    def __repr__(self) -> str:
+        return "<sessions of clients: SSL_ClearSessionCache lets them go>"
+
+
+class _Clients:
+    """The client cache."""
+
+    def __init__(self) -> None:
+        self.cache: NssClientCache[Session] = NssClientCache()
+        self._held: CachedSessions | None = None
+
+    def put(self, peer: Peer, session: Session) -> None:
+        self.cache.put(*peer, session)
+        if self._held is None:
+            self._held = CachedSessions()
+
+    def invalidate(self, session: Session) -> None:
+        self.cache.invalidate(session)
+        if not len(self.cache):
+            self._held = None
+
+    def clear(self) -> None:
+        self.cache.clear()
+        self._held = None
+
+
+_clients = _Clients()
+
+
+def SSL_ClearSessionCache() -> None:
+    """Forget the sessions of clients (ssl.h): after policy or preferences changed, and before NSS_Shutdown."""
+    _clients.clear()
+
+
+def _good_for(session: Session, url: str) -> bool:
+    """Whether the certificate that came with a session is for this name too."""
+    try:
+        check_host(facts(session.peer_chain[0]), url)
+    except (NSPRError, IndexError):
+        return False
+    return True
+
+
+# --- servers ---------------------------------------------------------------------------------------------------------
+
+
+class _Servers:
+    """The server cache and the key of tickets; both are None until configured."""
+
+    def __init__(self) -> None:
+        self.cache: SharedServerCache | None = None
+        self.tickets: TicketKeys | None = None
+        self.tickets_of_the_known: _TicketsOfTheKnown | None = None
+        self.max_locks = 8 + 2
+
+    def use(self, cache: SharedServerCache) -> None:
+        self.cache = cache
+        self.tickets = TicketKeys(TICKET_LIFETIME, TICKET_LIFETIME, secret=os.urandom(32))  # one that forked children have too
+        self.tickets_of_the_known = _TicketsOfTheKnown(self.tickets)
+
+    def close(self) -> None:
+        if self.cache is not None:
+            self.cache.close()
+        self.cache = self.tickets = self.tickets_of_the_known = None
+
+
+class _TicketsOfTheKnown:
+    """Opens no ticket of a client without a certificate."""
+
+    def __init__(self, tickets: TicketKeys) -> None:
+        self._tickets = tickets
+        self.seal = tickets.seal
+
+    @property
+    def lifetime(self) -> int:
+        return self._tickets.lifetime
+
+    def unseal(self, ticket: bytes) -> bytes | None:
+        state = self._tickets.unseal(ticket)
+        return state if state is not None and _has_certificate(state) else None
+
+
+_servers = _Servers()
+
+
+def has_server_cache() -> bool:
+    return _servers.cache is not None
+
+
+def tickets_for(settings: Settings, first: bool) -> Tickets | None:
+    """What seals and opens a server's tickets."""
+    return _servers.tickets_of_the_known if _wants_certificates(settings, first) else _servers.tickets
+
+
+def _wants_certificates(settings: Settings, first: bool) -> bool:
+    """Whether a session without the client's certificate is not resumed (ssl3con.c of 3.10)."""
+    required = settings.options[SSL_REQUIRE_CERTIFICATE]
+    if not settings.on(SSL_REQUEST_CERTIFICATE) or required == SSL_REQUIRE_NEVER:
+        return False
+    return required != SSL_REQUIRE_FIRST_HANDSHAKE or first
+
+
+def _has_certificate(state: bytes) -> bool:
+    try:
+        return bool(Session.decode(state).peer_chain)
+    except (NSPRError, UnicodeDecodeError):
+        return False
+
+
+@sets_error
+def SSL_ConfigServerSessionIDCache(
+    maxCacheEntries: int = 0, timeout: int = 0, ssl3_timeout: int = 0, directory: str | None = None
+) -> None:
+    """Make the server cache of a program of one process (ssl.h).  A second call changes nothing.
+
+    `maxCacheEntries`: 0 is 10,000; `timeout`, `ssl3_timeout`: seconds for SSL 2 and for later versions, 0 is 100 s and 24 h;
+    `directory` is for the other kind.  Raises NSPRError where there is no room.
+    """
+    _configure(maxCacheEntries, timeout, ssl3_timeout, None, "private")
+
+
+@sets_error
+def SSL_ConfigMPServerSIDCache(
+    maxCacheEntries: int = 0, timeout: int = 0, ssl3_timeout: int = 0, directory: str | None = None
+) -> None:
+    """Make the server cache of a program of several processes, in their common parent, and set SSL_INHERITANCE in the
+    environment (ssl.h).  `directory`: where the file lies while it is made, None is /tmp.  Otherwise as
+    SSL_ConfigServerSessionIDCache.
+
+    Differs: the descriptor that children inherit stays open under its own number; where `subprocess` makes them, give it
+    `pass_fds` or `close_fds=False`.
+    """
+    _configure(maxCacheEntries, timeout, ssl3_timeout, directory, "file")
+    cache = _servers.cache
+    assert cache is not None
+    os.environ[INHERITANCE] = cache.inheritance()
+
+
+def _configure(entries: int, timeout: int, ssl3_timeout: int, directory: str | None, storage: Storage) -> None:
+    if entries < 0 or timeout < 0 or ssl3_timeout < 0:
+        raise ConfigurationError("entries and seconds are not negative")
+    if _servers.cache is None:
+        _servers.use(SharedServerCache(entries, timeout, ssl3_timeout, directory, storage=storage))
+
+
+@sets_error
+def SSL_InheritMPServerSIDCache(envString: str | None = None) -> None:
+    """In a child: use the cache its parent made (ssl.h).  `envString`: the value of SSL_INHERITANCE, None for the environment's.
+
+    After a fork alone the cache is there already, and this succeeds at once.  Raises NSPRError: SEC_ERROR_INVALID_ARGS where
+    there is no such variable or it says nothing that can be, PR_BAD_DESCRIPTOR_ERROR where the descriptor was not inherited;
+    in C there is no particular number.
+    """
+    if _servers.cache is not None:
+        return
+    inheritance = envString if envString is not None else os.environ.get(INHERITANCE)
+    if not inheritance:
+        raise ConfigurationError(f"{INHERITANCE} is not set: nothing was inherited")
+    _servers.use(SharedServerCache.inherit(inheritance))
+
+
+def SSL_ShutdownServerSessionIDCache() -> None:
+    """Let the server cache go (ssl.h)."""
+    _servers.close()
+    os.environ.pop(INHERITANCE, None)
+
+
+def SSL_GetMaxServerCacheLocks() -> int:
+    """How many locks a server cache may have (ssl.h).  Differs: it has one per set, at most 8, and one for certificates."""
+    return _servers.max_locks
+
+
+@sets_error
+def SSL_SetMaxServerCacheLocks(maxLocks: int) -> None:
+    """Say how many locks it may have, at least 3 (ssl.h).  Raises NSPRError (SEC_ERROR_INVALID_ARGS)."""
+    if maxLocks < 3:
+        raise ConfigurationError("a server cache has at least three locks")
+    _servers.max_locks = maxLocks
+
+
+# --- one connection --------------------------------------------------------------------------------------------------
+
+
+class SessionInUse:
+    """The session of one connection: where it comes from, where it goes."""
+
+    def __init__(self, layer: SSLLayer) -> None:
+        self._layer = layer
+        self._offered: Session | None = None
+        self._current: Session | None = None
+        self.session_id = b""
+
+    # --- client ---
+
+    def _peer(self) -> Peer | None:
+        """Where sessions are found; None where there are none to be."""
+        settings = self._layer.settings
+        if not settings.url or settings.no_cache:
+            return None
+        address = self._layer.lower.name(peer=True)
+        return address.ip, address.port, settings.peer_id or "", settings.url
+
+    def look_up(self) -> Session | None:
+        """One to offer."""
+        peer = self._peer()
+        found = _clients.cache.lookup(*peer, good_for=_good_for) if peer is not None else None
+        _count("sch_sid_cache_hits" if found else "sch_sid_cache_misses")
+        if found is not None and found.ticket:
+            _count("sch_sid_stateless_resumes")
+        self._offered = found
+        if found is not None and peer is not None and found.version < V.tls1_3:
+            return replace(found, server_name=peer[-1])  # it may be another name of the same server
+        return found
+
+    def put(self, session: Session) -> None:
+        """The server has given one."""
+        self._current = session
+        self.session_id = session.session_id
+        peer = self._peer()
+        if peer is not None:
+            _clients.put(peer, session)
+
+    def offered_again(self) -> Session | None:
+        """For another handshake of this connection."""
+        return self._current or self._offered
+
+    # --- server ---
+
+    @property
+    def _address(self) -> str:
+        """The client's."""
+        return self._layer.lower.name(peer=True).ip
+
+    def look_up_id(self, session_id: bytes) -> bytes | None:
+        cache = _servers.cache
+        state = cache.get(session_id, self._address) if cache is not None else None
+        if state is None:
+            _count("hch_sid_cache_misses")
+            return None
+        if _wants_certificates(self._layer.settings, not self._layer.first_done) and not _has_certificate(state):
+            _count("hch_sid_cache_not_ok")
+            return None
+        _count("hch_sid_cache_hits")
+        self.session_id = session_id
+        return state
+
+    def store(self, session_id: bytes, state: bytes) -> None:
+        self.session_id = session_id
+        if _servers.cache is not None:
+            _servers.cache.put(session_id, state, self._address)
+
+    def forget(self, session_id: bytes) -> None:
+        if _servers.cache is not None:
+            _servers.cache.delete(session_id, self._address)
+
+    # --- both ---
+
+    def failed(self) -> None:
+        """The handshake came to nothing: what was offered is not offered again."""
+        if self._offered is not None and not self._layer.first_done:
+            _clients.invalidate(self._offered)
+
+    def completed(self, info: ConnectionInfo) -> None:
+        if self._layer.is_server:
+            if info.resumed and not self.session_id:
+                _count("hch_sid_stateless_resumes")
+            return
+        if not info.resumed:
+            _count("hsh_sid_cache_misses")
+            return
+        _count("hsh_sid_cache_hits")
+        if self._offered is not None:
+            self._current = self._offered
+            self.session_id = self._offered.session_id
+            if self._offered.ticket:
+                _count("hsh_sid_stateless_resumes")
+
+    def invalidate(self) -> None:
+        """Have it resumed no more."""
+        if self._layer.is_server:
+            self.forget(self.session_id)
+            return
+        for session in (self._current, self._offered):
+            if session is not None:
+                _clients.invalidate(session)

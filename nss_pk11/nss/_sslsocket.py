@@ -1,0 +1,520 @@
+"""The SSL layer of a descriptor: an engine, driven by whatever calls the application makes.
+
+Theory of operation
+-------------------
+
+Everything is a step that never waits (`_layers`): `_turn` sends what is queued, reads once, gives it to the engine, answers the
+engine's questions in place (a token's key, a callback of the application), and sends what came of that.  A call repeats turns
+until it has what it is for.  Steps run under one lock, which is not held while a call waits for the peer; so one thread may
+read while another writes.  Two readers, or two writers, take turns, as in NSS.
+
+The lock is the thread's own when a callback runs: it may ask about its socket.  Bytes leave in the order in which the engine made
+them, whoever sends them: there is one queue, `_unsent` before what the engine still has.
+
+A reader never waits to write: what reading makes us say (an alert, a KeyUpdate's answer) goes as the peer takes it.  A writer
+waits until all is sent, on a blocking descriptor; on another it has NSS's way to say that some of it is still here (`_send_now`).
+
+Touches sockets through the layer below, tokens through a KeyExecutor, the application through `_callbacks`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, TypeVar
+
+from ..errors import NSPRError
+from ..net.sizes import READ_SIZE, SEND_SIZE
+from ..tls.engine import Engine
+from ..tls.events import (
+    ConnectionInfo,
+    Data,
+    ForgetSession,
+    HandshakeCompleted,
+    NewSession,
+    PeerCertificate,
+    RenegotiationDeclined,
+    StoreSession,
+)
+from ..tls.waits import ChooseClientIdentity, Decrypt, LookupSession, Operation, Sign, VerifyPeer
+from . import _callbacks, _sidcaches, _stepup
+from ._keys import executor
+from ._layers import READ, WRITE, Blocked, DescriptorReference, Layer, PRFileDesc, PRNetAddr, SocketLayer
+from .types import CERTCertificate
+
+if TYPE_CHECKING:
+    from ..tls.config import ClientConfig, Config, ServerConfig
+    from ..tls.session import Session
+    from ._settings import Settings
+
+Buffer = bytes | bytearray | memoryview
+T = TypeVar("T")
+
+SEND, RECEIVE = 1, 2  # directions that PR_Shutdown ended
+
+
+class SSLLayer(Layer):
+    """SSL on a socket.  `settings`: this socket's own; `is_server`: the role, None until one is known; `engine`: None until the
+    first I/O; `first_done`: the first handshake is complete.  What is known of peer and session is for `_sockets` to tell."""
+
+    settings: Settings
+
+    def __init__(self, lower: SocketLayer, settings: Settings, *, connected: bool = False) -> None:
+        self.lower, self.settings, self.connected = lower, settings, connected
+        self.lock = threading.RLock()
+        self._reading, self._writing = threading.RLock(), threading.RLock()
+        self._reference: DescriptorReference | None = None
+        self.is_server: bool | None = None
+        self._shut = 0
+        self._clear()
+
+    def _clear(self) -> None:
+        """As before the first handshake."""
+        self.engine: Engine | None = None
+        self.first_done = self._end = self._awaits_certificate = False
+        self._received: deque[memoryview] = deque()
+        self._unsent = memoryview(b"")
+        self._owed = b""  # the byte that a non-blocking write did not count
+        self._completed = 0  # handshakes that the callback has not been told of
+        self._paused: Operation | None = None  # put off by a callback
+        self.peer_chain: list[CERTCertificate] = []
+        self.local_certificate: CERTCertificate | None = None
+        self.staple = b""
+        self.session = _sidcaches.SessionInUse(self)
+        self.step_up = _stepup.StepUp(self)
+
+    # --- what it is ------------------------------------------------------------------------------------------------------
+
+    def bind_to(self, descriptor: PRFileDesc) -> None:
+        self._reference = DescriptorReference(descriptor)
+
+    @property
+    def descriptor(self) -> PRFileDesc:
+        """For callbacks."""
+        found = self._reference() if self._reference is not None else None
+        return found if found is not None else PRFileDesc(self)
+
+    @property
+    def bottom(self) -> SocketLayer:
+        return self.lower
+
+    @property
+    def secure(self) -> bool:
+        """Whether SSL_SECURITY is on: otherwise this layer is not there."""
+        return self.settings.security
+
+    @property
+    def info(self) -> ConnectionInfo | None:
+        """What was negotiated; None before the first handshake is complete."""
+        return self.engine.info if self.engine is not None and self.first_done else None
+
+    @property
+    def pending(self) -> int:
+        """Bytes of application data that can be read without reading the socket."""
+        return sum(map(len, self._received))
+
+    # --- connecting ------------------------------------------------------------------------------------------------------
+
+    def connect(self, address: PRNetAddr, timeout: int) -> None:
+        self._take_role(accepted=False)
+        self.lower.connect(address, timeout)
+        self.connected = True
+
+    def connect_continue(self, out_flags: int) -> None:
+        self.lower.connect_continue(out_flags)
+        self.connected = True
+
+    def accept(self, timeout: int) -> tuple[Layer, PRNetAddr]:
+        """The new socket inherits every setting."""
+        layer, address = self.lower.accept(timeout)
+        accepted = SSLLayer(layer.bottom, self.settings.copy(), connected=True)
+        accepted._take_role(accepted=True)
+        return accepted, address
+
+    def _take_role(self, *, accepted: bool) -> None:
+        """SSL_HANDSHAKE_AS_CLIENT and _AS_SERVER turn round what comes by itself."""
+        self.is_server = self.settings.role(accepted)
+
+    def reset(self, as_server: bool) -> None:
+        """Begin anew, with the next I/O."""
+        with self.lock:
+            self._clear()
+            self.is_server = as_server
+
+    # --- calls -----------------------------------------------------------------------------------------------------------
+
+    def receive(self, amount: int, flags: int, timeout: int) -> bytes:
+        if not self.secure:
+            return self.lower.receive(amount, flags, timeout)
+        if self._shut & RECEIVE:
+            raise NSPRError("reading was shut down", name="PR_SOCKET_SHUTDOWN_ERROR")
+        with self._reading:
+            return self.drive(lambda: self._receive_now(amount, bool(flags)), timeout)
+
+    def send(self, data: Buffer, flags: int, timeout: int) -> int:
+        if not self.secure:
+            return self.lower.send(data, flags, timeout)
+        if self._shut & SEND:
+            raise NSPRError("writing was shut down", name="PR_SOCKET_SHUTDOWN_ERROR")
+        view = memoryview(data).cast("B")
+        with self._writing:
+            if self.lower.nonblocking:
+                return self.drive(lambda: self._send_now(view), timeout)
+            self.drive(self._ready_to_send, timeout)
+            for start in range(0, len(view), SEND_SIZE):
+                self.drive(self._queue_now(view[start : start + SEND_SIZE]), timeout)
+            return len(view)
+
+    def force_handshake(self, timeout: int) -> None:
+        """Until the handshake under way is complete or, unless it is the first, data has come that must be read before."""
+        self.drive(self._handshake_now, timeout)
+
+    def begin_again(self, start: Callable[[Engine], None]) -> None:
+        """Have the engine begin something, and send what fits of it now."""
+        with self.lock:
+            assert self.engine is not None
+            start(self.engine)
+            self._handle_events()
+            self._send_what_fits()
+
+    def renegotiate(self, *, resume: bool) -> None:
+        """Begin another handshake by the settings of now."""
+        config: Config
+        if self.is_server:
+            config = self._server_config(first=False)
+        else:
+            config = self._client_config(self.session.offered_again() if resume else None)
+        self.begin_again(lambda engine: engine.renegotiate(resume=resume, config=config))
+
+    def request_certificate(self) -> None:
+        """TLS 1.3: ask the client for its certificate; the next handshake step or read gets it."""
+        self.begin_again(lambda engine: engine.request_client_certificate())
+        self._awaits_certificate = True
+
+    def available(self) -> int:
+        return self.pending if self.secure else self.lower.available()
+
+    def shutdown(self, how: int) -> None:
+        if self.secure and how != 0:
+            self._say_goodbye()
+        self.lower.shutdown(how)
+        self._shut |= {0: RECEIVE, 1: SEND, 2: SEND | RECEIVE}[how]
+
+    def close(self) -> None:
+        """With close_notify, where the first handshake is complete and none was received."""
+        try:
+            if self.secure:
+                self._say_goodbye()
+        finally:
+            with self.lock:
+                self.peer_chain = []
+                self.local_certificate = None
+                self.settings.forget()
+            self.lower.close()
+
+    def _say_goodbye(self) -> None:
+        with self.lock:
+            engine = self.engine
+            if engine is None or not self.first_done or engine.peer_closed or self._shut & SEND:
+                return
+            engine.close()
+            self._send_what_fits()
+
+    def poll(self, events: int) -> tuple[int, bool]:
+        """NSS's ssl_Poll: a handshake waits for what it waits for, whatever the application wants to do after it."""
+        if not self.secure or self.is_server is None or not events & (READ | WRITE):
+            return events, False
+        with self.lock:
+            if not self.first_done and self.connected:
+                if self.engine is None:
+                    return READ if self.is_server else WRITE, False
+                return WRITE if self._has_unsent() else READ, False
+            if events & READ:
+                waits = READ | WRITE if self._has_unsent() and not self.settings.full_duplex else READ
+                return waits, bool(self._received or self._end)
+            return WRITE, False
+
+    # --- steps -----------------------------------------------------------------------------------------------------------
+
+    def drive(self, step: Callable[[], T], timeout: int) -> T:
+        def locked() -> T:
+            with self.lock:
+                return step()
+
+        return super().drive(locked, timeout)
+
+    def _receive_now(self, amount: int, peek: bool) -> bytes:
+        self._shake_hands()
+        while not self._received and not self._end:
+            try:
+                self._turn()
+            except NSPRError:
+                if not self._received:  # what came before the error is good; the error waits for the next call
+                    raise
+        if not self._received:
+            return b""
+        chunk = self._received[0]
+        if not peek:
+            if len(chunk) > amount:
+                self._received[0] = chunk[amount:]
+            else:
+                self._received.popleft()
+        return bytes(chunk[:amount])
+
+    def _ready_to_send(self) -> None:
+        """The handshake is complete, and nothing of another has to wait."""
+        self._shake_hands()
+        engine = self.engine
+        assert engine is not None
+        while engine.holding:
+            self._turn()
+        self._flush()
+
+    def _queue_now(self, data: memoryview) -> Callable[[], None]:
+        """A step that gives `data` to the engine once, and is over when all is sent."""
+        queued = False
+
+        def step() -> None:
+            nonlocal queued
+            assert self.engine is not None
+            if not queued:
+                while self.engine.holding:
+                    self._turn()
+                self._raise_if_dead()
+                self.engine.send(data)
+                queued = True
+            self._flush()
+
+        return step
+
+    def _send_now(self, view: memoryview) -> int:
+        """On a non-blocking descriptor.  Where the peer does not take all that was encrypted, one byte less than that is counted;
+        so the application comes back with this byte, and what is left here is sent (NSS's ssl3_SendApplicationData)."""
+        self._ready_to_send()
+        start = 0
+        if self._owed and view:
+            if view[:1] != self._owed:
+                raise NSPRError("a write goes on with other data than it had", name="PR_INVALID_STATE_ERROR")
+            self._owed, start = b"", 1
+        engine = self.engine
+        assert engine is not None
+        sent = start
+        while sent < len(view):
+            engine.send(bytes(view[sent : sent + SEND_SIZE]))
+            sent = min(len(view), sent + SEND_SIZE)
+            try:
+                self._flush()
+            except Blocked:
+                self._owed = bytes(view[sent - 1 : sent])
+                if sent == 1:
+                    raise
+                return sent - 1
+        return sent
+
+    def _handshake_now(self) -> None:
+        first = not self.first_done
+        self._shake_hands()
+        engine = self.engine
+        assert engine is not None
+        self._raise_if_dead()
+        while not first and (engine.handshaking or self._awaits_certificate) and not self._received:
+            if self._end:
+                raise NSPRError("the peer closed the connection", name="PR_END_OF_FILE_ERROR")
+            self._turn()
+        self._flush()
+
+    def _shake_hands(self) -> None:
+        """The first handshake, if it is not complete."""
+        if self.engine is None:
+            self._begin()
+        while not self.first_done or self.step_up.under_way:
+            self._turn()
+            if self.first_done and self._received:
+                break
+
+    def _begin(self) -> None:
+        """Raises NSPRError for what cannot even begin."""
+        if self.is_server is None:
+            raise NSPRError(
+                "nobody said which side this is: PR_Connect, PR_Accept or SSL_ResetHandshake", name="PR_NOT_CONNECTED_ERROR"
+            )
+        if not self.connected:
+            self.lower.name(peer=True)  # raises where it is not
+            self.connected = True
+        if self.is_server:
+            self.engine = Engine.server(self._server_config(first=True))
+        else:
+            self.engine = Engine.client(self._client_config(self.session.look_up()))
+        self.engine.start()
+
+    def _client_config(self, session: Session | None) -> ClientConfig:
+        identities = (_callbacks.ANY_IDENTITY,) if self.settings.client_auth_data is not None else ()
+        return self.settings.client_config(session=session, restricted=self.step_up.restricted, identities=identities)
+
+    def _server_config(self, *, first: bool) -> ServerConfig:
+        tickets = _sidcaches.tickets_for(self.settings, first)
+        return self.settings.server_config(first=first, session_ids=_sidcaches.has_server_cache(), tickets=tickets)
+
+    # --- turns -----------------------------------------------------------------------------------------------------------
+
+    def _turn(self) -> None:
+        """Send what can be sent, read once, do what follows.  Raises Blocked where nothing can be read, or NSPRError."""
+        self._raise_if_dead()
+        if self._paused is not None:
+            raise Blocked(0)
+        waits = READ
+        try:
+            self._flush()
+        except Blocked:
+            waits |= WRITE
+        try:
+            data = self.lower.receive_now(READ_SIZE)
+        except Blocked:
+            raise Blocked(waits) from None
+        self._take_in(data)
+
+    def _take_in(self, data: bytes) -> None:
+        engine = self.engine
+        assert engine is not None
+        try:
+            if data:
+                engine.receive_data(data)
+            elif engine.handshaking:
+                engine.receive_eof()
+            else:
+                self._end = True  # as in NSS, whether close_notify came before or not
+            self._handle_events()
+        except NSPRError:
+            self._gather()
+            self.session.failed()
+            self._send_what_fits()  # the alert
+            raise
+        self._send_what_fits()
+        self._tell_application()
+
+    def _raise_if_dead(self) -> None:
+        engine = self.engine
+        if engine is not None and engine.error is not None:
+            raise engine.error.with_traceback(None)
+
+    def _flush(self) -> None:
+        """Send all that is queued.  Raises Blocked."""
+        while self._has_unsent():
+            self._unsent = self._unsent[self.lower.send_now(self._unsent) :]
+
+    def _has_unsent(self) -> bool:
+        if not self._unsent and self.engine is not None:
+            self._unsent = memoryview(self.engine.data_to_send())
+        return bool(self._unsent)
+
+    def _send_what_fits(self) -> None:
+        """Without complaint: what broke is found out by reading."""
+        with suppress(Blocked, NSPRError):
+            self._flush()
+
+    # --- events ----------------------------------------------------------------------------------------------------------
+
+    def _handle_events(self) -> None:
+        """Do what the engine asks until it asks no more."""
+        engine = self.engine
+        assert engine is not None
+        while events := engine.events():
+            for event in events:
+                self._handle(event)
+        if engine.peer_closed:
+            self._end = True
+
+    def _gather(self) -> None:
+        """What came before an error."""
+        assert self.engine is not None
+        for event in self.engine.events():
+            if isinstance(event, Data | ForgetSession | HandshakeCompleted):
+                self._handle(event)
+
+    def _handle(self, event: object) -> None:
+        match event:
+            case Data():
+                self._received.append(memoryview(event.data))
+            case Operation():
+                self._operate(event)
+            case HandshakeCompleted():
+                self._handshake_completed(event.info)
+            case NewSession():
+                self.session.put(event.session)
+            case StoreSession():
+                self.session.store(event.session_id, event.state)
+            case ForgetSession():
+                self.session.forget(event.session_id)
+            case PeerCertificate():
+                self._awaits_certificate = False
+                self._completed += 1
+            case RenegotiationDeclined():
+                self.step_up.declined()
+
+    def _operate(self, operation: Operation) -> None:
+        assert self.engine is not None
+        try:
+            result = self._answer(operation)
+        except _callbacks.PutOff:
+            self._paused = operation
+        except Exception as error:
+            self.engine.fail(operation, error)
+        else:
+            self.engine.complete(operation, result)
+
+    def _answer(self, operation: Operation) -> object:
+        match operation:
+            case Sign() | Decrypt():
+                return executor().run(operation)
+            case LookupSession():
+                return self.session.look_up_id(operation.session_id)
+            case VerifyPeer():
+                _callbacks.verify_peer(self, operation)
+                return None
+            case ChooseClientIdentity():
+                return _callbacks.choose_identity(self, operation)
+        raise AssertionError(operation)
+
+    def resume(self, kind: type[Operation], answer: Callable[[Operation], object]) -> None:
+        """Answer what a callback put off.  Raises NSPRError (PR_INVALID_STATE_ERROR) where nothing of that kind waits."""
+        with self.lock:
+            operation, engine = self._paused, self.engine
+            if not isinstance(operation, kind) or engine is None:
+                raise NSPRError("no handshake waits for this", name="PR_INVALID_STATE_ERROR")
+            self._paused = None
+            with suppress(NSPRError):  # the handshake's end, which the next call on the socket tells
+                try:
+                    result = answer(operation)
+                except NSPRError as error:
+                    engine.fail(operation, error)
+                else:
+                    engine.complete(operation, result)
+                    self._handle_events()
+            self._gather()
+            self._send_what_fits()
+            self._tell_application()
+
+    def _handshake_completed(self, info: ConnectionInfo) -> None:
+        self.first_done = True
+        self._completed += 1
+        if not info.peer_chain:
+            self.peer_chain = []
+        if self.is_server:
+            self.local_certificate = self.settings.certificate_of(info.identity) or self._only_certificate()
+        self.session.completed(info)
+        self.step_up.consider(info)
+
+    def _only_certificate(self) -> CERTCertificate | None:
+        """A resumed session does not say which it was made with."""
+        servers = list(self.settings.servers.values())
+        return servers[0].certificate if len(servers) == 1 else None
+
+    def _tell_application(self) -> None:
+        """SSLHandshakeCallback, once all that the engine had to say is done."""
+        while self._completed:
+            self._completed -= 1
+            hook = self.settings.handshake
+            if hook is not None and hook[0] is not None:
+                hook[0](self.descriptor, hook[1])
