@@ -25,11 +25,13 @@ if TYPE_CHECKING:
     from ..net.connection import Application, Connection
     from ..net.workers import Worker
     from ..pins import PinProvider
+    from ..sessions import SharedServerCache
     from ..slots import SlotEvent, SlotManager
     from ..tls.config import Identity, ServerConfig, Tickets
     from ..tls.suites import Suite
 
 BACKLOG = 1024  # connections the kernel completes before we accept them
+SESSION_LIFETIME = 7200  # seconds that a session can be resumed by its id
 
 
 @dataclass(frozen=True)
@@ -207,15 +209,19 @@ def run(settings: Settings, listeners: list[socket.socket]) -> int:
         return 0
     from .. import pins
     from ..net.workers import Supervisor
+    from ..sessions import SharedServerCache
     from ..slots import PinMemory
 
     with ExitStack() as stack:
         for listener in listeners:
             stack.enter_context(listener)
+        # Made before the first fork: a client comes back to whichever worker takes it.
+        sessions = SharedServerCache(ssl3_timeout=SESSION_LIFETIME, storage="memory")
+        stack.callback(sessions.close)
 
         supervisor = Supervisor(
             settings.workers,
-            partial(_work, settings, listeners, scraped),
+            partial(_work, settings, listeners, scraped, sessions),
             settings.pin or pins.terminal(),
             PinMemory(),
             companion=partial(_answer_scrapes, scraped, listeners) if scraped is not None else None,
@@ -233,11 +239,13 @@ def _answer_scrapes(scraped: Scraped, listeners: list[socket.socket], worker: Wo
     return 0
 
 
-def _work(settings: Settings, listeners: list[socket.socket], scraped: Scraped | None, worker: Worker) -> int:
+def _work(
+    settings: Settings, listeners: list[socket.socket], scraped: Scraped | None, sessions: SharedServerCache, worker: Worker
+) -> int:
     """A child's whole life.  Its errors are shown here: the parent's command frame is not its own."""
     try:
         publish = scraped.in_worker(worker.number) if scraped is not None else None
-        serve_here(settings, listeners, worker.pins, worker.ready, worker, publish)
+        serve_here(settings, listeners, worker.pins, worker.ready, worker, publish, sessions)
     except Exception as error:
         failure = Failure.of(error)
         if failure is None:
@@ -256,8 +264,9 @@ def serve_here(
     ready: Callable[[], None],
     worker: Worker | None = None,
     publish: Publish | None = None,
+    sessions: SharedServerCache | None = None,
 ) -> None:
-    """Load the keys, serve until told to stop."""
+    """Load the keys, serve until told to stop.  `sessions`: those of all workers."""
     from ..net.executor import KeyExecutor
     from ..net.log import ConnectionLog
     from ..net.server import Server
@@ -275,7 +284,10 @@ def serve_here(
             manager.watch(tell),
             watched(publish, settings.audit) as watch,
             KeyExecutor(
-                trust=trust, sessions=ServerCache(), check_signatures=settings.check_signatures, observers=watch.observers
+                trust=trust,
+                sessions=sessions if sessions is not None else ServerCache(lifetime=SESSION_LIFETIME),
+                check_signatures=settings.check_signatures,
+                observers=watch.observers,
             ) as executor,
         ):
             application, closed = watch.callbacks(settings.application, log.closed)

@@ -35,7 +35,7 @@ SWEEP = 60.0  # seconds between looks for what is too old in a set
 
 _NONCE = 12
 _FIGURES = struct.Struct("=III")  # entries, timeouts of SSL 2 and of SSL 3; behind the memory's own header
-_NEXT = struct.Struct("=I")  # the next client-certificate entry to be written
+_NEXT = struct.Struct("=I")  # the entry of a ring to be written next; what a set's head begins with
 _NEXT_AT = HEADER + _FIGURES.size
 _WORDS = struct.Struct("=12I")
 _NO_TAG = bytes(TAG_BYTES)
@@ -64,8 +64,9 @@ class SharedServerCache:
 
     `max_entries`: rounded up to a multiple of 128; 0 is NSS's default of 10,000.  `ssl2_timeout`, `ssl3_timeout`: seconds;
     0 is the default of 100 s and 24 h, and what is out of range becomes the nearest that is not (5 to 100 s; 5 s to 24 h).
-    `storage`: "file", as NSS does, an unlinked file in `directory` (None: /tmp); "memory", shared without any file system;
-    "private", this process's alone (SSL_ConfigServerSessionIDCache).  `clock`: seconds since 1970.
+    `storage`: "file", as NSS does, an unlinked file in `directory` (None: /tmp), which children inherit by fork and by exec;
+    "memory", no file, inherited by fork alone; "private", this process's alone (SSL_ConfigServerSessionIDCache).
+    `clock`: seconds since 1970.
 
     A child by fork just goes on using it.  A program that a child executes calls `inherit`.
 
@@ -114,7 +115,7 @@ class SharedServerCache:
     def inheritance(self) -> str:
         """The value of SSL_INHERITANCE: base64 of 8 bytes, a comma, "fd:prot".
 
-        Raises ConfigurationError PR_INVALID_STATE_ERROR for a private cache.
+        Raises ConfigurationError PR_INVALID_STATE_ERROR for a cache that is in no file.
         """
         return self._memory.inheritance()
 
@@ -133,7 +134,7 @@ class SharedServerCache:
         """Entries of the client-certificate cache."""
         return self._layout.certificates
 
-    def __len__(self) -> int:
+    def count(self) -> int:
         """Entries in use, those that are too old and were not swept yet included."""
         return sum(self._tag(number, slot) != _NO_TAG for number in range(self._layout.sets) for slot in range(SET_SIZE))
 
@@ -144,15 +145,15 @@ class SharedServerCache:
 
     # --- sessions ----------------------------------------------------------------------------------------------------
 
-    def put(self, session_id: bytes, state: bytes, address: str = "", *, ssl2: bool = False) -> bool:
+    def put(self, session_id: bytes, state: bytes, address: str = "", *, ssl2: bool = False) -> None:
         """Keep `state` under `session_id` (1 to 32 bytes) and the client's `address` (IP address as text, "" for any one).
 
-        Returns whether it is kept: a state is not that fits no entry (about 4400 bytes), nor one whose lock is held by a process
-        that does not go on.
+        Neither is a state kept that fits no entry (more than 4476 bytes; an older one under the same id goes all the same), nor one whose
+        lock is held by a process that does not go on.
         """
         place = self._place(session_id, address)
         if place is None:
-            return False
+            return
         now = int(self._clock())
         expires = now + (self.ssl2_timeout if ssl2 else self.ssl3_timeout)
         about = ABOUT.pack(place.address, place.session_id, now, expires, len(session_id))
@@ -168,8 +169,7 @@ class SharedServerCache:
                 if fits:
                     self._write(place, self._next(place.set) if slot is None else slot, about, sealed)
         except Stuck:
-            return False
-        return fits
+            return
 
     def get(self, session_id: bytes, address: str = "") -> bytes | None:
         """The state under `session_id` and `address`, None where there is none or it is too old."""
@@ -235,9 +235,8 @@ class SharedServerCache:
     def _next(self, number: int) -> int:
         """The ring's next slot, which is emptied: its oldest."""
         at = self._layout.set_at(number)
-        slot, *rest = SET_HEAD.unpack_from(self._memory.data, at)
-        slot %= SET_SIZE
-        SET_HEAD.pack_into(self._memory.data, at, (slot + 1) % SET_SIZE, *rest)
+        slot: int = _NEXT.unpack_from(self._memory.data, at)[0] % SET_SIZE
+        _NEXT.pack_into(self._memory.data, at, (slot + 1) % SET_SIZE)
         self._erase(number, slot)
         return slot
 

@@ -1,6 +1,7 @@
 """Memory that processes share, its locks, and the key that what lies in it is sealed with.
 
-The memory is an unlinked file, or one that never had a name, mapped by all.  Children inherit its descriptor, by fork or by exec.
+The memory is an unlinked file on disk or one that is on none (memfd_create(2)), mapped by all.  Children inherit its descriptor,
+the first's by fork or by exec, the second's by fork alone.
 
 A lock is a byte of that file, locked with an open file description's lock (fcntl(2), F_OFD_SETLK): when its holder dies, of
 whatever, the kernel lets go of it.  Such a lock belongs to an open file description, which a fork shares, and does not keep
@@ -8,8 +9,8 @@ threads apart.  So each process opens the file anew, after a fork too, and each 
 of POSIX would not do: closing any descriptor of the file drops them, and with threads the kernel sees deadlocks where
 there are none.
 
-The key never lies in the memory, as the file may be on a disk: it lies in a second one that is on none (memfd_create(2)).
-Knows nothing of sessions.
+The key never lies in the memory, as the kernel may write that to a disk: where an executed child needs it, it lies in a second
+file that is on none.  Knows nothing of sessions.
 """
 
 from __future__ import annotations
@@ -67,11 +68,12 @@ class Stuck(Exception):
 class SharedMemory:
     """`data`: the memory; `aead`: seals and opens what lies in it.
 
-    With "private" storage it is this process's alone: a child by fork has a copy of its own.
+    With "private" storage it is this process's alone: a child by fork has a copy of its own.  With "file" storage the descriptors
+    are inheritable.
     """
 
     def __init__(self, data: mmap.mmap, key: bytes, locks: int, file: int = -1, key_file: int = -1) -> None:
-        """`file`, `key_file`: inheritable descriptors, owned from now on; -1 for private memory."""
+        """`file`, `key_file`: descriptors, owned from now on; -1 where there is none."""
         self.data, self.aead = data, AESGCM(key)
         self._file, self._key_file, self._lock_file = file, key_file, -1
         self._locks = [threading.Lock() for _ in range(locks)]
@@ -86,18 +88,20 @@ class SharedMemory:
         if storage == "private":
             return cls(mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS), key, locks)
         with contextlib.ExitStack() as undo, _told(f"session cache in {directory}" if storage == "file" else "session cache"):
-            file = _unlinked(directory) if storage == "file" else os.memfd_create("session cache", 0)
+            file = _unlinked(directory) if storage == "file" else os.memfd_create("session cache")
             undo.callback(os.close, file)
             # All of it now: a write to a page that a full disk has no place for would kill the process.
             os.posix_fallocate(file, 0, size)
-            key_file = os.memfd_create("session cache key", 0)
-            undo.callback(os.close, key_file)
-            os.write(key_file, key)
-            for descriptor in (file, key_file):
-                os.set_inheritable(descriptor, True)
             data = mmap.mmap(file, size)
-            of = os.fstat(key_file)
-            _KEY_PLACE.pack_into(data, 0, _MAGIC, size, key_file, of.st_dev, of.st_ino)
+            key_file = -1
+            if storage == "file":
+                key_file = os.memfd_create("session cache key")
+                undo.callback(os.close, key_file)
+                os.write(key_file, key)
+                of = os.fstat(key_file)
+                _KEY_PLACE.pack_into(data, 0, _MAGIC, size, key_file, of.st_dev, of.st_ino)
+                for descriptor in (file, key_file):
+                    os.set_inheritable(descriptor, True)
             memory = cls(data, key, locks, file, key_file)
             undo.pop_all()
             return memory
@@ -123,16 +127,16 @@ class SharedMemory:
 
     def inheritance(self) -> str:
         """base64(size, length of what follows the comma: 32 bits each, native order), a comma, and "fd:prot" as NSPR writes a
-        file map.  Raises ConfigurationError for private memory."""
-        if self._file < 0:
-            raise ConfigurationError("this session cache is not shared between processes", name="PR_INVALID_STATE_ERROR")
+        file map.  Raises ConfigurationError for what is not in a file."""
+        if self._key_file < 0:
+            raise ConfigurationError("this session cache cannot be inherited by exec", name="PR_INVALID_STATE_ERROR")
         place = f"{self._file}:{PROT_READWRITE}"
         return f"{base64.b64encode(_SIZES.pack(len(self.data), len(place))).decode()},{place}"
 
     @property
     def descriptors(self) -> tuple[int, ...]:
         """What a child has to inherit by exec, with the same numbers."""
-        return (self._file, self._key_file) if self._file >= 0 else ()
+        return (self._file, self._key_file) if self._key_file >= 0 else ()
 
     @contextlib.contextmanager
     def hold(self, lock: int) -> Iterator[None]:
