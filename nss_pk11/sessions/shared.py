@@ -148,7 +148,7 @@ class SharedServerCache:
     def put(self, session_id: bytes, state: bytes, address: str = "", *, ssl2: bool = False) -> None:
         """Keep `state` under `session_id` (1 to 32 bytes) and the client's `address` (IP address as text, "" for any one).
 
-        Neither is a state kept that fits no entry (more than 4476 bytes; an older one under the same id goes all the same), nor one
+        Not kept is a state that fits no entry (more than 4476 bytes; an older one under the same id goes all the same), nor one
         whose lock is held by a process that does not go on.
         """
         place = self._place(session_id, address)
