@@ -247,8 +247,12 @@ class Engine:
         if self._closing or self.peer_closed:
             raise ConfigurationError("the connection is being closed", name="PR_SOCKET_SHUTDOWN_ERROR")
         renegotiation.check_allowed(link, config)
-        self.config = link.config = config
-        self._guard(self._advance, renegotiation.Again(config, resume))
+        self.use(config)
+        self._guard(self._advance, renegotiation.Again(resume))
+
+    def use(self, config: Config) -> None:
+        """Other settings, of the same kind, for the next handshake below TLS 1.3, whoever starts it."""
+        self.config = self._link.config = config
 
     def update_keys(self, request_peer: bool = False) -> None:
         """Change our sending key, and ask the peer to change its own (RFC 8446 section 4.6.3).  TLS 1.3 only."""

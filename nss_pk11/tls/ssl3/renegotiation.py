@@ -39,7 +39,6 @@ _WRONG = "SSL_ERROR_BAD_HANDSHAKE_HASH_VALUE"
 class Again(NamedTuple):
     """Our wish for another handshake, which a flow gets in place of a message."""
 
-    config: Config
     resume: bool
 
 
@@ -51,9 +50,10 @@ def as_server(link: Link, config: ServerConfig) -> Steps[tuple[ClientHello, Serv
     refusals = 0
     while True:
         raw = yield Receive(H.client_hello, *((NO_RENEGOTIATION,) if link.handshaking else ()))
+        assert isinstance(link.config, ServerConfig)
+        config = link.config
         if isinstance(raw, Again):
-            assert isinstance(raw.config, ServerConfig)
-            config, link.may_resume = raw.config, raw.resume
+            link.may_resume = raw.resume
             link.handshaking = True
             link.send(tls12.HELLO_REQUEST)
         elif raw == NO_RENEGOTIATION_WARNING:
@@ -78,9 +78,10 @@ def as_client(link: Link, config: ClientConfig) -> Steps[ClientConfig]:
     refusals = 0
     while True:
         raw = yield Receive(H.hello_request)
+        assert isinstance(link.config, ClientConfig)
+        config = link.config
         if isinstance(raw, Again):
-            assert isinstance(raw.config, ClientConfig)
-            config, link.may_resume = raw.config, raw.resume
+            link.may_resume = raw.resume
             break
         tls12.require_empty(raw)
         if _takes(link, config):
