@@ -19,6 +19,24 @@ if TYPE_CHECKING:
 SSL_SECURITY_STATUS_NOOPT, SSL_SECURITY_STATUS_OFF = -1, 0
 SSL_SECURITY_STATUS_ON_HIGH, SSL_SECURITY_STATUS_ON_LOW, SSL_SECURITY_STATUS_FORTEZZA = 1, 2, 3
 
+
+class SSLAuthType(IntEnum):
+    """By what a server proves who it is (sslt.h)."""
+
+    ssl_auth_null = 0
+    ssl_auth_rsa_decrypt = 1
+    ssl_auth_rsa = 1
+    ssl_auth_dsa = 2
+    ssl_auth_kea = 3
+    ssl_auth_ecdsa = 4
+    ssl_auth_ecdh_rsa = 5
+    ssl_auth_ecdh_ecdsa = 6
+    ssl_auth_rsa_sign = 7
+    ssl_auth_rsa_pss = 8
+    ssl_auth_psk = 9
+    ssl_auth_tls13_any = 10
+
+
 HIGH_BITS = 90  # secret ones, from which on security is high
 
 
@@ -102,46 +120,3 @@ def _attribute(item: x509.NameAttribute[str | bytes]) -> str:
     if _SPECIAL.search(value):
         value = '"' + re.sub(r'(["\\])', r"\\\1", value) + '"'
     return f"{keyword}={value}"
-
-
-# --- numbers of sslt.h -----------------------------------------------------------------------------------------------
-
-
-class SSLAuthType(IntEnum):
-    ssl_auth_null = 0
-    ssl_auth_rsa_decrypt = 1
-    ssl_auth_dsa = 2
-    ssl_auth_kea = 3
-    ssl_auth_ecdsa = 4
-    ssl_auth_ecdh_rsa = 5
-    ssl_auth_ecdh_ecdsa = 6
-    ssl_auth_rsa_sign = 7
-    ssl_auth_rsa_pss = 8
-    ssl_auth_psk = 9
-    ssl_auth_tls13_any = 10
-
-
-class SSLCipherAlgorithm(IntEnum):
-    ssl_calg_null = 0
-    ssl_calg_rc4 = 1
-    ssl_calg_rc2 = 2
-    ssl_calg_des = 3
-    ssl_calg_3des = 4
-    ssl_calg_idea = 5
-    ssl_calg_fortezza = 6
-    ssl_calg_aes = 7
-    ssl_calg_camellia = 8
-    ssl_calg_seed = 9
-    ssl_calg_aes_gcm = 10
-    ssl_calg_chacha20 = 11
-
-
-class SSLMACAlgorithm(IntEnum):
-    ssl_mac_null = 0
-    ssl_mac_md5 = 1
-    ssl_mac_sha = 2
-    ssl_hmac_md5 = 3
-    ssl_hmac_sha = 4
-    ssl_hmac_sha256 = 5
-    ssl_mac_aead = 6
-    ssl_hmac_sha384 = 7

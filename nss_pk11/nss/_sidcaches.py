@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -271,6 +272,15 @@ class SessionInUse:
         self._offered: Session | None = None
         self._current: Session | None = None
         self.session_id = b""
+        self._begun = 0
+
+    @property
+    def times(self) -> tuple[int, int, int]:
+        """When the session was made, when last used, until when it is good; seconds since 1970."""
+        session = self._current
+        if session is None:
+            return self._begun, self._begun, 0
+        return int(session.created), self._begun, int(session.created + session.lifetime)
 
     # --- client ---
 
@@ -343,6 +353,7 @@ class SessionInUse:
             _clients.invalidate(self._offered)
 
     def completed(self, info: ConnectionInfo) -> None:
+        self._begun = int(time.time())
         if self._layer.is_server:
             if info.resumed and not self.session_id:
                 _count("hch_sid_stateless_resumes")

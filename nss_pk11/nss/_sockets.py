@@ -16,6 +16,14 @@ from ._channel import SSLSecurityStatus, security_status
 from ._layers import PRFileDesc, SocketLayer
 from ._settings import Settings
 from ._sslsocket import SSLLayer
+from ._suiteinfo import (
+    SSLChannelInfo,
+    SSLCipherSuiteInfo,
+    SSLPreliminaryChannelInfo,
+    channel_info,
+    preliminary_info,
+    suite_info,
+)
 from .prerror import sets_error
 from .prinrval import PR_INTERVAL_NO_TIMEOUT
 from .types import CERTCertificate, SECKEYPrivateKey
@@ -248,6 +256,28 @@ def SSL_RevealURL(socket: PRFileDesc) -> str | None:
 def SSL_RevealPinArg(socket: PRFileDesc) -> object:
     """What SSL_SetPKCS11PinArg set (ssl.h)."""
     return layer_of(socket).settings.pin_arg
+
+
+@sets_error
+def SSL_GetChannelInfo(fd: PRFileDesc) -> SSLChannelInfo:
+    """Version, suite, key sizes, session (ssl.h); all 0 before the first handshake.  Differs: returned, `len` is not needed."""
+    layer = layer_of(fd)
+    with layer.lock:
+        return channel_info(layer)
+
+
+@sets_error
+def SSL_GetPreliminaryChannelInfo(fd: PRFileDesc) -> SSLPreliminaryChannelInfo:
+    """What is known during the handshake, for callbacks (ssl.h)."""
+    layer = layer_of(fd)
+    with layer.lock:
+        return preliminary_info(layer)
+
+
+@sets_error
+def SSL_GetCipherSuiteInfo(cipherSuite: int) -> SSLCipherSuiteInfo:
+    """What a suite is made of (ssl.h).  Raises NSPRError (SEC_ERROR_INVALID_ARGS) for one that is not implemented."""
+    return suite_info(cipherSuite)
 
 
 # --- extensions ------------------------------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from ..errors import NSPRError
 from ..net.sizes import READ_SIZE, SEND_SIZE
+from ..tls.codepoints import V
 from ..tls.engine import Engine
 from ..tls.events import (
     ConnectionInfo,
@@ -505,6 +506,9 @@ class SSLLayer(Layer):
             self.local_certificate = self.settings.certificate_of(info.identity) or self._only_certificate()
         self.session.completed(info)
         self.step_up.consider(info)
+        if self.is_server and info.version != V.tls1_3 and self.engine is not None:
+            with suppress(NSPRError):  # what is wrong with settings of now concerns the next handshake
+                self.engine.use(self._server_config(first=False))
 
     def _only_certificate(self) -> CERTCertificate | None:
         """A resumed session does not say which it was made with."""
