@@ -10,9 +10,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import ConfigurationError, NSPRError
+from ..net.stepdown import step_down
 from ..tls.codepoints import SignatureScheme, Version
 from ..tls.config import DEFAULT_GROUPS, DEFAULT_SCHEMES, ClientConfig, ServerConfig
 from . import _sslt as o
+from ._serverkeys import client_authorities, identities
 from ._state import state
 from ._suites import OFFERED
 
@@ -31,22 +33,22 @@ SCHEMES = (
 
 Mode = Literal["never", "secure", "legacy"]
 
-# By SSL_ENABLE_RENEGOTIATION.  Transitional: clients still renegotiate with servers that lack RFC 5746, servers with no such client.
+# By SSL_ENABLE_RENEGOTIATION.  "Transitional" is for clients: they still renegotiate with servers that lack RFC 5746.
 CLIENT_MODES: dict[int, Mode] = {0: "never", 1: "legacy", 2: "secure", 3: "legacy"}
 SERVER_MODES: dict[int, Mode] = {0: "never", 1: "legacy", 2: "secure", 3: "secure"}
 
 
 def client_config(
-    settings: Settings, session: Session | None, restricted: bool, identities: tuple[Identity, ...]
+    settings: Settings, session: Session | None, restricted: bool, chosen_from: tuple[Identity, ...]
 ) -> ClientConfig:
     """See `Settings.client_config`."""
     base: ClientConfig = settings.remember(("client", restricted), lambda: _client(settings, restricted))
-    return replace(base, server_name=settings.url, session=session, identities=identities)
+    return replace(base, server_name=settings.url, session=session, identities=chosen_from)
 
 
 def _client(settings: Settings, restricted: bool) -> ClientConfig:
     extra = {} if settings.additional_key_shares is None else {"key_shares": 1 + settings.additional_key_shares}
-    return _made(
+    made: ClientConfig = _made(
         ClientConfig,
         **_common(settings, restricted),
         **extra,
@@ -58,6 +60,7 @@ def _client(settings: Settings, restricted: bool) -> ClientConfig:
         tickets=settings.on(o.SSL_ENABLE_SESSION_TICKETS) and not settings.no_cache,
         least_dh_bits=LEAST_DH_BITS,
     )
+    return made
 
 
 LEAST_DH_BITS = 1023  # NSS's SSL_DH_MIN_P_BITS
@@ -76,26 +79,27 @@ def server_config(settings: Settings, first: bool, session_ids: bool, tickets: T
 
 
 def _server(settings: Settings, first: bool, tickets: Tickets | None) -> ServerConfig:
-    servers = list(settings.servers.values())
+    served = identities(settings)
     common = _common(settings, restricted=False)
     if not settings.on(o.SSL_ENABLE_SERVER_DHE):
         common["suites"] = tuple(suite for suite in common["suites"] if not suite.key_exchange.startswith("dhe"))
-    common["suites"] = _served(common["suites"], [server.identity for server in servers])
+    common["suites"] = _served(common["suites"], served)
     if not common["suites"]:
         raise NSPRError("no certificate of this server fits a suite that is on", name="SSL_ERROR_NO_CIPHERS_SUPPORTED")
     client_auth = _client_auth(settings, first)
-    return _made(
+    made: ServerConfig = _made(
         ServerConfig,
         **common,
-        identities=tuple(server.identity for server in servers),
+        identities=served,
         client_auth=client_auth,
-        authorities=_authorities(settings) if client_auth != "none" else (),
+        authorities=client_authorities(settings) if client_auth != "none" else (),
         renegotiation=SERVER_MODES[settings.options[o.SSL_ENABLE_RENEGOTIATION]],
         tickets=tickets,
         session_ids=not settings.no_cache,
         rollback_detection=settings.on(o.SSL_ROLLBACK_DETECTION),
-        step_down=None if settings.on(o.SSL_NO_STEP_DOWN) else _step_down(settings),
+        step_down=None if settings.on(o.SSL_NO_STEP_DOWN) else step_down,
     )
+    return made
 
 
 def _made(kind: type[Any], **fields: Any) -> Any:
@@ -141,10 +145,10 @@ def _groups(settings: Settings) -> tuple[Group, ...]:
 # --- server ----------------------------------------------------------------------------------------------------------
 
 
-def _served(suites: Iterable[Suite], identities: list[Identity]) -> tuple[Suite, ...]:
+def _served(suites: Iterable[Suite], served: tuple[Identity, ...]) -> tuple[Suite, ...]:
     """Those of which some identity has the key."""
     found: set[str] = set()
-    for identity in identities:
+    for identity in served:
         found.update(_KEY_EXCHANGES[scheme.name.split("_")[0]] for scheme in identity.schemes)
         if identity.can_decrypt:
             found |= {"rsa", "rsa_export"}
@@ -174,15 +178,3 @@ def _client_auth(settings: Settings, first: bool) -> Literal["none", "request", 
     required = settings.options[o.SSL_REQUIRE_CERTIFICATE]
     always = required == o.SSL_REQUIRE_ALWAYS or (required == o.SSL_REQUIRE_FIRST_HANDSHAKE and first)
     return "require" if always else "request"
-
-
-def _authorities(settings: Settings) -> tuple[bytes, ...]:
-    from ._serverkeys import client_authorities
-
-    return client_authorities(settings)
-
-
-def _step_down(settings: Settings) -> Any:
-    from ._serverkeys import step_down
-
-    return step_down()

@@ -1,8 +1,8 @@
 """What is set on an SSL socket, and for the process: options, suites, versions, certificates, callbacks.
 
-A new socket copies `Settings.defaults`, one that is accepted the listening socket's, one with a model the model's; what is changed
-later is of that one alone.  The engine's view of them is made in `_configs`, once until something is changed, and copies share it:
-a server does not begin anew with each connection.  Touches no socket.
+A new socket copies `Settings.defaults`, one that is accepted the listening socket's, one with a model the model's; what is
+changed later is of that one alone.  The engine's view of them is made in `_configs`, once until something is changed, and copies
+share it: a server does not begin anew with each connection.  Touches no socket.
 """
 
 from __future__ import annotations
@@ -52,12 +52,12 @@ class Settings:
         self.policies: dict[int, int] = dict.fromkeys(IMPLEMENTED, 0)
         self.version_range = ALL_VERSIONS
         self.servers: dict[str, ServerKey] = {}
+        self.staples: dict[int, bytes] = {}  # OCSP responses by SSLKEAType; never changed in place
         self.groups: tuple[Group, ...] | None = None  # None: the engine's own
         self.schemes: tuple[SignatureScheme, ...] | None = None
         self.alpn: tuple[str, ...] = ()
         self.additional_key_shares: int | None = None
         self.trust_anchors: tuple[CERTCertificate, ...] | None = None
-        self.downgrade_check_version = 0
         self.auth_certificate: Hook | None = None
         self.bad_cert: Hook | None = None
         self.client_auth_data: Hook | None = None

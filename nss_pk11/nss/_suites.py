@@ -74,6 +74,7 @@ _ROWS = {row.code: row for row in MANUAL}
 _LATER = tuple(suite for suite in EVERY_SUITE if suite.code not in _ROWS and suite.code not in OLD_FIPS)
 
 IMPLEMENTED: tuple[int, ...] = (*(row.code for row in MANUAL if row.code in BY_CODE), *(suite.code for suite in _LATER))
+RSA_EXPORT = tuple(code for code in IMPLEMENTED if BY_CODE[code].export)
 EXPORTABLE = frozenset(row.code for row in MANUAL if row.exportable)
 
 FACTORY_PREFERENCES: dict[int, bool] = {
