@@ -31,13 +31,15 @@ def connect(link: Link, config: ClientConfig) -> Flow:
                 "server selects a version by an extension that was not offered", name="SSL_ERROR_UNSUPPORTED_VERSION"
             )
         link.info.version = V.tls1_3
+        link.records.version = V.tls1_2
         handshake = ClientHandshake13(link, config, opening).run(server_hello)
         del opening, server_hello  # a connection may be idle for long: nothing of its handshake stays behind
         connected = yield from handshake
         del handshake
         yield from connected.run()
     else:
-        link.info.version = _check_old_version(config, server_hello)
+        version = link.info.version = _check_old_version(config, server_hello)
+        link.records.version = version
         while True:
             flow = ClientHandshake12(link, config, opening).run(server_hello)
             del opening, server_hello
@@ -78,7 +80,8 @@ def _open_again(link: Link, config: ClientConfig) -> Steps[tuple[Opening, Server
 def _open(link: Link, config: ClientConfig) -> Opening:
     """Build and send the ClientHello; in a renegotiation it offers the version at hand (RFC 8446 section 4.1.2)."""
     again = link.previous is not None
-    tls13 = config.max_version >= V.tls1_3 and not again
+    newest = link.info.version or config.max_version
+    tls13 = newest >= V.tls1_3
     tls12 = config.min_version <= V.tls1_2
     random = config.random(32)
     link.info.client_random = random
@@ -93,7 +96,7 @@ def _open(link: Link, config: ClientConfig) -> Opening:
     if config.fallback and not again:
         suites += (FALLBACK_SCSV,)
     opening = Opening(ClientHello(0, b"", b"", (), {}), Transcript(), session=session)
-    extensions = _extensions(link, config, tls12, tls13, session.ticket if session else b"")
+    extensions = _extensions(link, config, newest, session.ticket if session else b"")
     if tls13:
         for group in config.groups[: config.key_shares]:
             opening.shares[group] = groups.new_share(group)
@@ -104,7 +107,8 @@ def _open(link: Link, config: ClientConfig) -> Opening:
     if again:
         extensions[X.renegotiation_info] = renegotiation.offer(link)
     else:  # the next ones repeat it, as there are servers that compare (and RSA's premaster secret holds it)
-        link.client_version = min(config.max_version, V.tls1_2)
+        link.client_version = min(newest, V.tls1_2)
+        link.records.version = min(newest, V.tls1_0)  # what all servers take (RFC 5246 appendix E.1)
     hello = ClientHello(link.client_version, random, session_id, suites, extensions)
     raw = hello.encode()
     if opening.offer is not None:
@@ -115,7 +119,6 @@ def _open(link: Link, config: ClientConfig) -> Opening:
     opening.transcript.add(raw)
     link.send(raw)
     link.flush()
-    link.records.version = 0x0303
     return opening
 
 
@@ -146,19 +149,25 @@ def _resumable12(config: ClientConfig, version: Version | None) -> bool:
         and session.version <= V.tls1_2
         and config.min_version <= session.version <= config.max_version
         and any(suite.code == session.suite for suite in config.usable_suites())
+        and (config.tickets or not session.ticket)
+        and (config.extended_master_secret or not session.extended_master_secret)
         and session.server_name == config.server_name
         and session.fresh(config.clock())
     )
 
 
-def _extensions(link: Link, config: ClientConfig, tls12: bool, tls13: bool, ticket: bytes) -> ext.Extensions:
-    """Everything but key_share and pre_shared_key, which come last."""
+def _extensions(link: Link, config: ClientConfig, newest: Version, ticket: bytes) -> ext.Extensions:
+    """Everything but key_share and pre_shared_key, which come last; nothing for SSL 3.0.  `newest`: the best version offered."""
     found: ext.Extensions = {}
+    if newest == V.ssl3:
+        return found
+    tls13 = newest >= V.tls1_3
     if link.info.server_name:
         found[X.server_name] = ext.encode_server_name(link.info.server_name)
     offered_groups = config.groups if tls13 else tuple(group for group in config.groups if group != Group.X25519MLKEM768)
     found[X.supported_groups] = ext.encode_u16_list(offered_groups)
-    found[X.signature_algorithms] = ext.encode_u16_list(config.schemes)
+    if newest >= V.tls1_2:
+        found[X.signature_algorithms] = ext.encode_u16_list(config.schemes)
     if config.alpn:
         found[X.application_layer_protocol_negotiation] = ext.encode_alpn(config.alpn)
     if config.request_ocsp:
@@ -168,14 +177,17 @@ def _extensions(link: Link, config: ClientConfig, tls12: bool, tls13: bool, tick
     if config.max_fragment_length:
         code = {size: code for code, size in ext.MAX_FRAGMENT_LENGTHS.items()}[config.max_fragment_length]
         found[X.max_fragment_length] = bytes((code,))
-    if tls12:
+    if config.min_version <= V.tls1_2:
         found[X.ec_point_formats] = ext.encode_u8_list((0,))
-        found[X.extended_master_secret] = b""
+        if config.extended_master_secret:
+            found[X.extended_master_secret] = b""
         if config.encrypt_then_mac:
             found[X.encrypt_then_mac] = b""
-        found[X.session_ticket] = ticket
+        if config.tickets:
+            found[X.session_ticket] = ticket
     if tls13:
-        versions = [version for version in reversed(Version) if config.min_version <= version <= config.max_version]
+        oldest = max(config.min_version, V.tls1_0)  # who speaks SSL 3.0 only does not read this
+        versions = [version for version in reversed(Version) if oldest <= version <= config.max_version]
         found[X.supported_versions] = ext.encode_versions(versions)
         found[X.psk_key_exchange_modes] = ext.encode_u8_list((PSK_DHE_KE,))
         if config.certificate_compression:

@@ -36,7 +36,8 @@ DEFAULT_GROUPS = (
 DEFAULT_SCHEMES = tuple(
     scheme for scheme in SignatureScheme if not scheme.name.startswith("dsa_") and not scheme.name.endswith("sha1")
 )
-
+# In NSS's order.
+DSA_SCHEMES = SignatureScheme.dsa_sha256, SignatureScheme.dsa_sha384, SignatureScheme.dsa_sha512, SignatureScheme.dsa_sha1
 
 MAX_REMEMBERED = 256  # answers per configuration
 
@@ -133,12 +134,18 @@ class Config:
         if not self.usable_suites():
             raise ConfigurationError("no enabled suite fits the enabled versions", name="SSL_ERROR_NO_CIPHERS_SUPPORTED")
         self._narrow_versions()
+        self._permit_dsa()
 
     def _narrow_versions(self) -> None:
         """A version that no enabled suite fits is not enabled: whoever offered it would be taken at its word and then fail."""
         fitting = [s for s in self.suites if s.max_version >= self.min_version and s.min_version <= self.max_version]
         object.__setattr__(self, "min_version", max(self.min_version, min(suite.min_version for suite in fitting)))
         object.__setattr__(self, "max_version", min(self.max_version, max(suite.max_version for suite in fitting)))
+
+    def _permit_dsa(self) -> None:
+        """TLS 1.2 needs DSA's schemes for DSS suites: whoever enables one means the other."""
+        if any(suite.key_exchange == "dhe_dss" for suite in self.suites) and not any(s in DSA_SCHEMES for s in self.schemes):
+            object.__setattr__(self, "schemes", (*self.schemes, *DSA_SCHEMES))
 
     def common_schemes(self, theirs: Iterable[int]) -> tuple[int, ...]:
         """Of the schemes the peer can verify, those we are willing to sign with; in the peer's order."""

@@ -21,7 +21,7 @@ def accept(link: Link, config: ServerConfig) -> Flow:
     hello = ClientHello.decode((yield Receive(H.client_hello)))
     link.info.client_random = hello.random
     version = link.info.version = choose_version(config, hello)
-    link.records.version = 0x0303
+    link.records.version = min(version, V.tls1_2)
     if version >= V.tls1_3:
         handshake = ServerHandshake13(link, config).run(hello)
         del hello  # a connection may be idle for long: nothing of its handshake stays behind

@@ -12,7 +12,7 @@ from typing import Any
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, mldsa, padding, rsa
-from cryptography.hazmat.primitives.asymmetric.utils import NoDigestInfo, Prehashed
+from cryptography.hazmat.primitives.asymmetric.utils import NoDigestInfo, Prehashed, encode_dss_signature
 from cryptography.x509 import Certificate, load_der_x509_certificate
 from cryptography.x509.oid import PublicKeyAlgorithmOID
 
@@ -63,6 +63,10 @@ def _bare_dsa(key: Any, signature: bytes, digest: bytes) -> None:
     key.verify(signature, digest, Prehashed(_HASHES["sha1"]))
 
 
+def _bare_ecdsa(key: Any, signature: bytes, digest: bytes) -> None:
+    key.verify(signature, digest, ec.ECDSA(Prehashed(_HASHES["sha1"])))
+
+
 def _plain(key: Any, signature: bytes, message: bytes) -> None:
     key.verify(signature, message)
 
@@ -100,8 +104,8 @@ _CURVES = frozenset({"secp256r1", "secp384r1", "secp521r1"})
 _TLS13_ONLY = frozenset({S.mldsa44, S.mldsa65, S.mldsa87})
 # Those of versions whose signatures have no number (RFC 4346 section 7.4.3, RFC 4492 section 5.4); their checks of what is hashed
 # already (RFC 6101 section 5.6.8).
-UNNAMED = frozenset({S.rsa_pkcs1_md5_sha1, S.dsa_sha1, S.ecdsa_sha1})
-_PREHASHED: dict[int, Check] = {S.rsa_pkcs1_md5_sha1: _bare_rsa, S.dsa_sha1: _bare_dsa}
+UNNAMED = S.rsa_pkcs1_md5_sha1, S.dsa_sha1, S.ecdsa_sha1
+_PREHASHED: dict[int, Check] = {S.rsa_pkcs1_md5_sha1: _bare_rsa, S.dsa_sha1: _bare_dsa, S.ecdsa_sha1: _bare_ecdsa}
 
 _KINDS: tuple[tuple[type, str], ...] = (
     (rsa.RSAPublicKey, "rsa"),
@@ -142,8 +146,36 @@ def allowed_in(scheme: int, version: Version) -> bool:
     if version >= V.tls1_3:
         return row[2]
     if version < V.tls1_2:
-        return scheme in UNNAMED
+        return scheme in UNNAMED and (version > V.ssl3 or scheme != S.ecdsa_sha1)
     return scheme not in _TLS13_ONLY and scheme != S.rsa_pkcs1_md5_sha1
+
+
+def permitted(schemes: tuple[SignatureScheme, ...], version: Version) -> tuple[SignatureScheme, ...]:
+    """Those of `schemes` that `version` may use; before TLS 1.2 the ones that it has, as whoever enables it means it."""
+    return tuple(scheme for scheme in (schemes if version >= V.tls1_2 else UNNAMED) if allowed_in(scheme, version))
+
+
+def unnamed(certificate: Certificate, version: Version) -> SignatureScheme | None:
+    """What the certificate's key signs by before TLS 1.2, when messages do not say it; None from TLS 1.2 on, when they do.
+
+    Raises IllegalParameter for a key that could not sign then."""
+    if version >= V.tls1_2:
+        return None
+    kind = key_kind(certificate)
+    scheme = next((scheme for scheme in UNNAMED if fits(scheme, kind, version)), None)
+    if scheme is None:
+        raise IllegalParameter(f"peer's key cannot sign in {version.label}", name="SEC_ERROR_UNSUPPORTED_KEYALG")
+    return scheme
+
+
+def number(scheme: SignatureScheme, version: Version) -> SignatureScheme | None:
+    """`scheme` as messages of `version` say it: not at all before TLS 1.2."""
+    return scheme if version >= V.tls1_2 else None
+
+
+def part_signed(scheme: int, content: bytes, prehashed: bool) -> bytes:
+    """Of MD5 and SHA-1, one after the other, RSA signs both and the others SHA-1 alone (RFC 2246 section 7.4.8)."""
+    return content[16:] if prehashed and scheme != S.rsa_pkcs1_md5_sha1 else content
 
 
 def fits(scheme: int, kind: str, version: Version) -> bool:
@@ -176,10 +208,21 @@ def verify(
             f"signature scheme {scheme:#06x} was not offered or does not fit the certificate",
             name="SSL_ERROR_INCORRECT_SIGNATURE_ALGORITHM",
         )
+    key = certificate.public_key()
+    if version == V.ssl3 and isinstance(key, dsa.DSAPublicKey):
+        signature = _as_der(key, signature)
     try:
-        (_PREHASHED if prehashed else _CHECKS)[scheme](certificate.public_key(), signature, message)
+        (_PREHASHED if prehashed else _CHECKS)[scheme](key, signature, message)
     except (InvalidSignature, ValueError):
         raise DecryptError("peer's signature does not verify", name="SEC_ERROR_BAD_SIGNATURE") from None
+
+
+def _as_der(key: dsa.DSAPublicKey, signature: bytes) -> bytes:
+    """SSL 3.0 does not say what a DSA signature looks like; NSS sends r and s one after the other there, others DER."""
+    size = (key.parameters().parameter_numbers().q.bit_length() + 7) // 8
+    if len(signature) != 2 * size:
+        return signature
+    return encode_dss_signature(int.from_bytes(signature[:size], "big"), int.from_bytes(signature[size:], "big"))
 
 
 _PREFIXES = {side: b" " * 64 + b"TLS 1.3, " + side + b" CertificateVerify\0" for side in (b"server", b"client")}

@@ -59,16 +59,28 @@ def decode_certificate12(raw: bytes) -> tuple[bytes, ...]:
     return tuple(chain)
 
 
-def encode_verify(scheme: int, signature: bytes) -> bytes:
-    """CertificateVerify, TLS 1.2 and 1.3 alike."""
-    return message(H.certificate_verify, Writer().u16(scheme).vector(2, signature).bytes())
+def encode_signature(scheme: int | None, signature: bytes) -> bytes:
+    """What ends a ServerKeyExchange, too.  `scheme`: None before TLS 1.2, where it has no number (RFC 4346 section 4.7)."""
+    w = Writer()
+    if scheme is not None:
+        w.u16(scheme)
+    return w.vector(2, signature).bytes()
 
 
-def decode_verify(raw: bytes) -> tuple[int, bytes]:
-    r = Reader(raw, 4)
-    scheme, signature = r.u16(), r.vector(2)
-    r.end()
+def decode_signature(reader: Reader, unnamed: int | None = None) -> tuple[int, bytes]:
+    """Scheme and signature; `unnamed`: the scheme where it has no number."""
+    scheme, signature = reader.u16() if unnamed is None else unnamed, reader.vector(2)
+    reader.end()
     return scheme, signature
+
+
+def encode_verify(scheme: int | None, signature: bytes) -> bytes:
+    """CertificateVerify of all versions."""
+    return message(H.certificate_verify, encode_signature(scheme, signature))
+
+
+def decode_verify(raw: bytes, unnamed: int | None = None) -> tuple[int, bytes]:
+    return decode_signature(Reader(raw, 4), unnamed)
 
 
 def encode_request13(context: bytes, extensions: Extensions) -> bytes:

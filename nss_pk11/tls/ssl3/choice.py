@@ -11,11 +11,13 @@ from dataclasses import dataclass
 
 from ...errors import HandshakeFailure, IllegalParameter, InsufficientSecurity
 from .. import selection
-from ..codepoints import Group, SignatureScheme, Version, X
+from ..codepoints import Group, SignatureScheme, V, Version, X
 from ..config import Identity, ServerConfig
 from ..groups import FINITE_FIELDS, TLS12_CURVES
 from ..messages import extensions as ext
+from ..messages import tls12
 from ..messages.hello import ClientHello
+from ..signatures import permitted
 from ..suites import Suite
 
 _FFDHE_CODES = range(0x0100, 0x0200)  # reserved for finite fields, known or not (RFC 7919 section 2)
@@ -35,7 +37,7 @@ class Offer:
     wants_ocsp: bool
 
     @classmethod
-    def of(cls, hello: ClientHello) -> Offer:
+    def of(cls, hello: ClientHello, config: ServerConfig, version: Version) -> Offer:
         """Raises DecodeError, IllegalParameter or HandshakeFailure for what no client may send (RFC 5246 section 7.4.1)."""
         extensions = hello.extensions
         if 0 not in hello.compression:
@@ -47,23 +49,29 @@ class Offer:
         return cls(
             suites=hello.suites,
             groups=ext.decode_u16_list(extensions[X.supported_groups]) if X.supported_groups in extensions else None,
-            schemes=_schemes(extensions.get(X.signature_algorithms)),
-            extended_master_secret=X.extended_master_secret in extensions,
-            encrypt_then_mac=X.encrypt_then_mac in extensions,
+            schemes=_schemes(extensions.get(X.signature_algorithms), version),
+            extended_master_secret=X.extended_master_secret in extensions and config.extended_master_secret,
+            encrypt_then_mac=X.encrypt_then_mac in extensions and config.encrypt_then_mac,
             point_formats=X.ec_point_formats in extensions,
             ticket=extensions.get(X.session_ticket),
             wants_ocsp=X.status_request in extensions and ext.decode_status_request(extensions[X.status_request]),
         )
 
 
-def _schemes(body: bytes | None) -> tuple[int, ...]:
-    """A client that says nothing takes SHA-1 (RFC 5246 section 7.4.1.4.1), which nobody enables but on purpose."""
-    return (SignatureScheme.rsa_pkcs1_sha1, SignatureScheme.ecdsa_sha1) if body is None else ext.decode_u16_list(body)
+# What a client takes that says nothing (RFC 5246 section 7.4.1.4.1): SHA-1, which nobody enables but on purpose.
+_UNSAID = SignatureScheme.rsa_pkcs1_sha1, SignatureScheme.dsa_sha1, SignatureScheme.ecdsa_sha1
+
+
+def _schemes(body: bytes | None, version: Version) -> tuple[int, ...]:
+    """What a client says holds for TLS 1.2."""
+    if version < V.tls1_2:
+        return permitted((), version)
+    return _UNSAID if body is None else ext.decode_u16_list(body)
 
 
 @dataclass(frozen=True)
 class Choice:
-    """`scheme`: None where the identity decrypts; `group`: None for RSA key exchange."""
+    """`scheme`: None where the identity only decrypts; `group`: None for RSA key exchange."""
 
     suite: Suite
     identity: Identity
@@ -72,14 +80,21 @@ class Choice:
 
 
 # Scheme -> the suites it belongs to.
-SIGNS_AS: dict[int, str] = {scheme: "rsa" if scheme.name.startswith("rsa") else "ecdsa" for scheme in SignatureScheme}
+SIGNS_AS: dict[int, str] = {
+    scheme: next((kind for kind in ("rsa", "dsa") if scheme.name.startswith(kind)), "ecdsa") for scheme in SignatureScheme
+}
+
+# ClientCertificateType -> the same.
+CERTIFICATE_TYPES = {tls12.RSA_SIGN: "rsa", tls12.DSS_SIGN: "dsa", tls12.ECDSA_SIGN: "ecdsa"}
 
 # Key exchange -> what the identity must do, and the kind of group it needs.
 _NEEDS: dict[str, tuple[str, str]] = {
     "ecdhe_ecdsa": ("ecdsa", "curve"),
     "ecdhe_rsa": ("rsa", "curve"),
     "dhe_rsa": ("rsa", "finite field"),
+    "dhe_dss": ("dsa", "finite field"),
     "rsa": ("decrypt", ""),
+    "rsa_export": ("", ""),  # to decrypt with a short key, its own, or to sign one
 }
 
 
@@ -110,14 +125,15 @@ def _choose(config: ServerConfig, offer: Offer, server_name: str, version: Versi
     for identities in (named, config.identities) if server_name and named else (config.identities,):
         authenticators = _authenticators(config, identities, offer, server_name, version)
         found = [
-            Choice(suite, *authenticators[proof], groups[kind])
+            Choice(suite, *proof, groups[kind])
             for suite in suites
-            for proof, kind in (_NEEDS[suite.key_exchange],)
-            if proof in authenticators and (not kind or groups[kind] is not None)
+            for kind, proof in ((_NEEDS[suite.key_exchange][1], _proof(config, suite, authenticators)),)
+            if proof is not None and (not kind or groups[kind] is not None)
         ]
         if found:
             return _cheapest(found) if config.prefer_own_order else found[0]
-    if any(suite.key_exchange == "dhe_rsa" for suite in suites) and _names_finite_field(offer) and not groups["finite field"]:
+    wanted = any(_NEEDS[suite.key_exchange][1] == "finite field" for suite in suites) and _names_finite_field(offer)
+    if wanted and not groups["finite field"]:
         raise InsufficientSecurity("client takes none of our Diffie-Hellman groups", name="SSL_ERROR_NO_CYPHER_OVERLAP")
     raise HandshakeFailure(
         "no cipher suite in common that our certificates and groups allow" if suites else "no cipher suite in common"
@@ -157,16 +173,30 @@ def _first_common(config: ServerConfig, theirs: Sequence[int]) -> Group | None:
     return next((Group(group) for group in theirs if group in config.groups), None)
 
 
+Proof = tuple[Identity, SignatureScheme | None]
+
+
+def _proof(config: ServerConfig, suite: Suite, authenticators: dict[str, Proof]) -> Proof | None:
+    """How the server proves itself in `suite`, if it can."""
+    if not suite.export:
+        return authenticators.get(_NEEDS[suite.key_exchange][0])
+    own = authenticators.get("decrypt")
+    if own is not None and 0 < own[0].modulus_bits <= suite.rsa_limit:
+        return own
+    return authenticators.get("rsa") if config.step_down is not None else None
+
+
 def _authenticators(
     config: ServerConfig, identities: Sequence[Identity], offer: Offer, server_name: str, version: Version
-) -> dict[str, tuple[Identity, SignatureScheme | None]]:
-    """For each way of authentication ("rsa", "ecdsa", "decrypt") that is possible, the identity to use and its scheme.
+) -> dict[str, Proof]:
+    """For each way of authentication ("rsa", "dsa", "ecdsa", "decrypt") that is possible, the identity to use and its scheme.
 
     An EC certificate's curve must be one the client names (RFC 8422 section 5.1).
     """
-    found: dict[str, tuple[Identity, SignatureScheme | None]] = {}
-    for way in ("rsa", "ecdsa"):
-        schemes = [scheme for scheme in config.common_schemes(offer.schemes) if SIGNS_AS.get(scheme) == way]
+    found: dict[str, Proof] = {}
+    ours = permitted(config.schemes, version)
+    for way in ("rsa", "dsa", "ecdsa"):
+        schemes = [scheme for scheme in offer.schemes if scheme in ours and SIGNS_AS[scheme] == way]
         fitting = [i for i in identities if i.curve is None or offer.groups is None or i.curve in offer.groups]
         if schemes and any(selection.usable_scheme(identity, schemes, version) for identity in fitting):
             found[way] = selection.choose_identity(fitting, server_name, schemes, version)

@@ -1,4 +1,7 @@
-"""The handshake of TLS 1.2, client side (RFC 5246 section 7.3), from the ServerHello on, top to bottom."""
+"""The handshake of SSL 3.0 to TLS 1.2, client side (RFC 5246 section 7.3, RFC 6101 section 5.5), top to bottom.
+
+It begins with the ServerHello.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from cryptography.x509 import Certificate
 from ...errors import DecodeError, DecryptError, HandshakeFailure, IllegalParameter, UnsupportedExtension
 from .. import selection, signatures
 from ..codec import Reader
-from ..codepoints import H, SignatureScheme, Version, X
+from ..codepoints import C, H, SignatureScheme, V, Version, X
 from ..config import ClientConfig, Identity
 from ..events import NewSession
 from ..link import Flow, Link
@@ -23,7 +26,7 @@ from ..session import Session
 from ..suites import BY_CODE, Suite
 from ..waits import CHANGE_CIPHER_SPEC, ChooseClientIdentity, Receive, Sign, VerifyPeer
 from . import keyexchange, renegotiation
-from .choice import SIGNS_AS
+from .choice import CERTIFICATE_TYPES, SIGNS_AS
 from .secrets import Secrets
 
 # How long a session is kept that its server gives no lifetime for, and at most (RFC 5246 appendix F.1.4), seconds.
@@ -38,7 +41,6 @@ _SERVER_HELLO = frozenset(
         X.session_ticket, X.renegotiation_info,
     }
 )  # fmt: skip
-_CERTIFICATE_TYPES = {tls12.RSA_SIGN: "rsa", tls12.ECDSA_SIGN: "ecdsa"}
 
 
 class ClientHandshake:
@@ -92,6 +94,8 @@ class ClientHandshake:
         """RFC 5246 section 7.4.1.3: everything in it answers something of ours."""
         self.suite = self._check_suite(server_hello)
         self.answers = server_hello.extensions
+        if self.version == V.ssl3:  # knows no extension but RFC 5746's; there are servers that answer others all the same
+            self.answers = {kind: body for kind, body in self.answers.items() if kind == X.renegotiation_info}
         self._check_extensions()
         renegotiation.check_server_hello(self.link, self.config, server_hello)
         self.transcript.add(server_hello.raw)
@@ -158,16 +162,16 @@ class ClientHandshake:
         chain = certificates.decode_certificate12(raw)
         if not chain:
             raise DecodeError("server sent no certificate", name="SSL_ERROR_RX_MALFORMED_CERTIFICATE")
-        following = (
-            [H.server_key_exchange] if keyexchange.has_parameters(self.suite) else [H.certificate_request, H.server_hello_done]
-        )
+        self.leaf: Certificate = signatures.load_leaf(chain)
+        following: tuple[int, ...] = (H.certificate_request, H.server_hello_done)
+        if keyexchange.has_parameters(self.suite, self.leaf):
+            following = (H.server_key_exchange,)
         self.next = yield Receive(*following, *([H.certificate_status] if X.status_request in self.answers else ()))
         if self.next[0] == H.certificate_status:
             self.transcript.add(self.next)
             self.info.ocsp = tls12.decode_certificate_status(self.next)
             self.next = yield Receive(*following)
-        self.leaf: Certificate = signatures.load_leaf(chain)
-        self.key_exchange = keyexchange.for_client(self.suite, self.leaf, self.hello, self.config)
+        self.key_exchange = keyexchange.for_client(self.suite, self.leaf, self.hello, self.version, self.config)
         renegotiation.check_same_server(self.link, chain)
         yield VerifyPeer(chain, self.config.server_name, self.info.ocsp, "server")
         self.info.peer_chain = chain
@@ -180,8 +184,9 @@ class ClientHandshake:
         reader = Reader(raw, 4)
         self.key_exchange.read_parameters(reader)
         parameters = raw[4 : reader.position]
-        scheme, signature = tls12.decode_signature(reader)
-        signatures.verify(scheme, self.config.schemes, self.leaf, self.version, signature, self.link.randoms + parameters)
+        scheme, signature = certificates.decode_signature(reader, signatures.unnamed(self.leaf, self.version))
+        accepted = signatures.permitted(self.config.schemes, self.version)
+        signatures.verify(scheme, accepted, self.leaf, self.version, signature, self.link.randoms + parameters)
         self.info.signature_scheme, self.info.group = SignatureScheme(scheme), self.key_exchange.group
         self.transcript.add(raw)
         self.next = yield Receive(H.certificate_request, H.server_hello_done)
@@ -203,19 +208,23 @@ class ClientHandshake:
         self.link.send(raw)
 
     def _send_certificate(self) -> Flow:
-        """RFC 5246 section 7.4.6: an empty one where nothing fits."""
+        """RFC 5246 section 7.4.6: an empty one where nothing fits; in SSL 3.0 a warning (RFC 6101 section 5.6.6)."""
         if not self.request:
             return
-        types, schemes, authorities = tls12.decode_request(self.request)
-        accepted = {_CERTIFICATE_TYPES[kind] for kind in types if kind in _CERTIFICATE_TYPES}
-        schemes = tuple(scheme for scheme in self.config.common_schemes(schemes) if SIGNS_AS.get(scheme) in accepted)
+        ours = signatures.permitted(self.config.schemes, self.version)
+        types, schemes, authorities = tls12.decode_request(self.request, None if self.version >= V.tls1_2 else ours)
+        accepted = {CERTIFICATE_TYPES[kind] for kind in types if kind in CERTIFICATE_TYPES}
+        schemes = tuple(scheme for scheme in schemes if scheme in ours and SIGNS_AS[scheme] in accepted)
         fitting = tuple(i for i in self.config.identities if selection.usable_scheme(i, schemes, self.version))
         if fitting:
             self.identity = yield ChooseClientIdentity(fitting, authorities, schemes)
         if self.identity is not None:
             self.info.identity = self.identity
             self.info.client_signature_scheme = selection.usable_scheme(self.identity, schemes, self.version)
-        self._send(certificates.encode_certificate12(self.identity.chain if self.identity is not None else ()))
+        if self.identity is None and self.version == V.ssl3:
+            self.link.records.send(C.alert, tls12.NO_CERTIFICATE_WARNING)
+        else:
+            self._send(certificates.encode_certificate12(self.identity.chain if self.identity is not None else ()))
 
     def _send_client_key_exchange(self, server_hello: ServerHello) -> None:
         """RFC 5246 section 7.4.7, and the master secret."""
@@ -238,8 +247,9 @@ class ClientHandshake:
         """RFC 5246 section 7.4.8: over all messages so far."""
         scheme = self.info.client_signature_scheme
         if self.identity is not None and scheme is not None:
-            signature = yield Sign(self.identity, scheme, bytes(self.transcript.raw))
-            self._send(certificates.encode_verify(scheme, signature))
+            content, prehashed = self.secrets.certificate_verify(self.transcript)
+            signature = yield Sign(self.identity, scheme, signatures.part_signed(scheme, content, prehashed), prehashed)
+            self._send(certificates.encode_verify(signatures.number(scheme, self.version), signature))
         self.transcript.forget_messages()
 
     def _send_finished(self) -> None:

@@ -13,7 +13,6 @@ from ..codepoints import Group
 from ..link import Steps
 from ..messages import tls12
 
-LEAST_BITS = 2048
 MOST_BITS = 8192  # beyond, a server only makes its clients work
 
 
@@ -29,7 +28,10 @@ class DheServer:
 
 
 class DheClient:
-    def __init__(self) -> None:
+    """`least_bits`: how long the server's prime must be."""
+
+    def __init__(self, least_bits: int) -> None:
+        self._least_bits = least_bits
         self.group: Group | None = None
         self._prime = self._generator = 0
         self._public = b""
@@ -39,8 +41,10 @@ class DheClient:
         prime, generator, self._public = tls12.decode_dh_params(reader)
         self._prime, self._generator = int.from_bytes(prime, "big"), int.from_bytes(generator, "big")
         bits = self._prime.bit_length()
-        if bits < LEAST_BITS:
-            raise InsufficientSecurity(f"server's Diffie-Hellman group has {bits} bits")
+        if bits < self._least_bits:
+            raise InsufficientSecurity(
+                f"server's Diffie-Hellman group has {bits} bits", name="SSL_ERROR_WEAK_SERVER_EPHEMERAL_DH_KEY"
+            )
         y = int.from_bytes(self._public, "big")
         if bits > MOST_BITS or not self._prime % 2 or not all(1 < value < self._prime - 1 for value in (self._generator, y)):
             raise IllegalParameter("server's Diffie-Hellman group is none", name="SSL_ERROR_RX_MALFORMED_DHE_KEY_SHARE")

@@ -1,26 +1,29 @@
 """Key exchange, the small interface behind which RSA, DHE and ECDHE lie (RFC 5246 sections 7.4.3 and 7.4.7).
 
-A server shows parameters (what its ServerKeyExchange signs, none for RSA) and turns a ClientKeyExchange into the premaster
-secret; a client reads parameters and turns them into its ClientKeyExchange and the premaster secret.
+A server shows parameters (what its ServerKeyExchange signs; RSA has some in export suites only) and turns a ClientKeyExchange
+into the premaster secret; a client reads parameters and turns them into its ClientKeyExchange and the premaster secret.
 """
 
 from __future__ import annotations
 
 from typing import Protocol
 
+from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509 import Certificate, DuplicateExtension, ExtensionNotFound, KeyUsage
 
 from ...errors import CertificateError, IllegalParameter
 from ..codec import Reader
-from ..codepoints import Group
-from ..config import ClientConfig, Identity, ServerConfig
+from ..codepoints import Group, Version
+from ..config import ClientConfig, ServerConfig
 from ..link import Steps
 from ..messages.hello import ClientHello
 from ..signatures import key_kind
 from ..suites import Suite
+from .choice import Choice
 from .dhe import DheClient, DheServer
 from .ecdhe import EcdheClient, EcdheServer
 from .rsa import RsaClient, RsaServer
+from .rsa_export import RsaExportClient, RsaExportServer
 
 
 class ServerKeyExchange(Protocol):
@@ -44,31 +47,48 @@ class ClientKeyExchange(Protocol):
         """The ClientKeyExchange message, and the premaster secret."""
 
 
-def for_server(
-    suite: Suite, identity: Identity, group: Group | None, hello: ClientHello, config: ServerConfig
-) -> ServerKeyExchange:
-    if suite.key_exchange == "rsa":
-        return RsaServer(identity, hello.version, config.random)
-    assert group is not None
-    return DheServer(group) if suite.key_exchange == "dhe_rsa" else EcdheServer(group)
+def for_server(choice: Choice, hello: ClientHello, version: Version, config: ServerConfig) -> ServerKeyExchange:
+    suite = choice.suite
+    if choice.group is not None:
+        return EcdheServer(choice.group) if suite.key_exchange.startswith("ecdhe") else DheServer(choice.group)
+    begins = hello.version.to_bytes(2, "big") if config.rollback_detection else b""
+    if choice.scheme is None:
+        return RsaServer(choice.identity, begins, version, config.random)
+    assert config.step_down is not None
+    return RsaExportServer(config.step_down(suite.rsa_limit), begins, version, config.random)
 
 
-def for_client(suite: Suite, leaf: Certificate, hello: ClientHello, config: ClientConfig) -> ClientKeyExchange:
+def for_client(suite: Suite, leaf: Certificate, hello: ClientHello, version: Version, config: ClientConfig) -> ClientKeyExchange:
     """Raises IllegalParameter where the server's certificate does not fit the suite it chose, CertificateError where it must
     not be used so."""
     if not _fits(suite, key_kind(leaf)):
         raise IllegalParameter("server's certificate does not fit the suite it chose", name="SEC_ERROR_UNSUPPORTED_KEYALG")
     _check_usage(suite, leaf)
-    if suite.key_exchange == "rsa":
-        return RsaClient(leaf, hello.version, config.random)
-    return DheClient() if suite.key_exchange == "dhe_rsa" else EcdheClient(config.groups)
+    if suite.key_exchange.startswith("ecdhe"):
+        return EcdheClient(config.groups)
+    if suite.key_exchange.startswith("dhe"):
+        return DheClient(config.least_dh_bits)
+    if has_parameters(suite, leaf):
+        return RsaExportClient(suite.rsa_limit, hello.version, version, config.random)
+    key = leaf.public_key()
+    assert isinstance(key, rsa.RSAPublicKey)
+    return RsaClient(key, hello.version, version, config.random)
+
+
+# Key exchange -> kinds of the keys that can do their part; curves and EdDSA keys go with ecdsa suites (RFC 8422 section 5.10).
+_KINDS = {
+    "rsa": ("rsa",),
+    "rsa_export": ("rsa",),
+    "dhe_rsa": ("rsa", "rsa-pss"),
+    "ecdhe_rsa": ("rsa", "rsa-pss"),
+    "dhe_dss": ("dsa",),
+}
+_OTHERS = frozenset({"rsa", "rsa-pss", "dsa"})
 
 
 def _fits(suite: Suite, kind: str) -> bool:
-    """Whether a key of `kind` can do its part.  EdDSA keys go with ecdsa suites (RFC 8422 section 5.10)."""
-    if suite.key_exchange == "rsa":
-        return kind == "rsa"
-    return kind.startswith("rsa") == (suite.key_exchange != "ecdhe_ecdsa")
+    """Whether a key of `kind` can do its part."""
+    return kind in _KINDS[suite.key_exchange] if suite.key_exchange in _KINDS else kind not in _OTHERS
 
 
 def _check_usage(suite: Suite, leaf: Certificate) -> None:
@@ -79,11 +99,15 @@ def _check_usage(suite: Suite, leaf: Certificate) -> None:
         return
     except (ValueError, DuplicateExtension):
         raise CertificateError("server's certificate has extensions that do not parse", name="SEC_ERROR_BAD_DER") from None
-    if not (usage.digital_signature if has_parameters(suite) else usage.key_encipherment):
-        verb = "sign" if has_parameters(suite) else "decrypt"
+    signs = has_parameters(suite, leaf)
+    if not (usage.digital_signature if signs else usage.key_encipherment):
+        verb = "sign" if signs else "decrypt"
         raise CertificateError(f"server's key may not {verb}, says its certificate", name="SEC_ERROR_INADEQUATE_KEY_USAGE")
 
 
-def has_parameters(suite: Suite) -> bool:
-    """Whether the server sends a ServerKeyExchange."""
+def has_parameters(suite: Suite, leaf: Certificate) -> bool:
+    """Whether the server sends a ServerKeyExchange; in export suites if its own key is too long for them."""
+    key = leaf.public_key()
+    if suite.export and isinstance(key, rsa.RSAPublicKey):
+        return key.key_size > suite.rsa_limit
     return suite.key_exchange != "rsa"

@@ -52,6 +52,7 @@ def _acceptable(config: ServerConfig, offer: Offer, session: Session, server_nam
         and BY_CODE.get(session.suite) in usable_suites(config, offer, version)
         and session.server_name == server_name
         and (session.extended_master_secret or not offer.extended_master_secret)
+        and (config.extended_master_secret or not session.extended_master_secret)
         and (config.client_auth != "require" or bool(session.peer_chain))
         and (config.client_auth != "none" or not session.peer_chain)
     )

@@ -1,4 +1,4 @@
-"""The handshake of TLS 1.2, server side (RFC 5246 section 7.3), top to bottom.
+"""The handshake of SSL 3.0 to TLS 1.2, server side (RFC 5246 section 7.3, RFC 6101 section 5.5), top to bottom.
 
 `ServerHandshake.run` is the flow, full or abbreviated; each method is one step of it.  Waits are `yield`ed: messages from the
 client, signatures and decryptions from a token, sessions from the driver's cache, verdicts on a certificate.
@@ -24,9 +24,9 @@ from ..messages.hello import DOWNGRADE_TLS11, DOWNGRADE_TLS12, ClientHello, Serv
 from ..session import Session
 from ..suites import BY_CODE, Suite
 from ..transcript import Transcript
-from ..waits import CHANGE_CIPHER_SPEC, Receive, Sign, VerifyPeer
+from ..waits import CHANGE_CIPHER_SPEC, NO_CERTIFICATE, Receive, Sign, VerifyPeer
 from . import keyexchange, renegotiation, resumption
-from .choice import Choice, Offer, choose
+from .choice import CERTIFICATE_TYPES, SIGNS_AS, Choice, Offer, choose
 from .secrets import Secrets
 
 
@@ -79,7 +79,9 @@ class ServerHandshake:
 
     def _read_client_hello(self, hello: ClientHello) -> None:
         self.transcript.add(hello.raw)
-        self.offer = Offer.of(hello)
+        if self.version == V.ssl3:  # knows no extension but RFC 5746's, whatever the client hoped for
+            hello.extensions = {kind: body for kind, body in hello.extensions.items() if kind == X.renegotiation_info}
+        self.offer = Offer.of(hello, self.config, self.version)
         renegotiation.check_client_hello(self.link, self.config, hello)
         self.answers = negotiation.answer_client(hello, self.config, self.info)
         name = self.info.server_name
@@ -100,7 +102,7 @@ class ServerHandshake:
         self.identity, self.scheme = choice.identity, choice.scheme
         info = self.info
         info.identity, info.signature_scheme, info.group = choice.identity, choice.scheme, choice.group
-        self.key_exchange = keyexchange.for_server(choice.suite, choice.identity, choice.group, hello, self.config)
+        self.key_exchange = keyexchange.for_server(choice, hello, self.version, self.config)
         self.sends_ticket = self.config.tickets is not None and self.offer.ticket is not None
         if self.config.session_ids and not self.sends_ticket:
             self.session_id = self.config.random(32)
@@ -123,7 +125,7 @@ class ServerHandshake:
         self.suite = info.suite = suite
         self.transcript.use(suite.hash_in(self.version), keep=self.config.client_auth != "none")
         info.extended_master_secret = offer.extended_master_secret
-        info.encrypt_then_mac = offer.encrypt_then_mac and self.config.encrypt_then_mac and suite.cipher.kind == "cbc"
+        info.encrypt_then_mac = offer.encrypt_then_mac and suite.cipher.kind == "cbc"
 
     # --- the server's flight -------------------------------------------------------------------------------------------
 
@@ -145,7 +147,7 @@ class ServerHandshake:
             answers[X.ec_point_formats] = ext.encode_u8_list((0,))
         self.random = self.config.random(32)
         if self.config.max_version > self.version:
-            self.random = self.random[:24] + _downgrade_sentinel(self.version)
+            self.random = self.random[:24] + (_downgrade_sentinel(self.config.max_version, self.version) or self.random[24:])
         session_id = hello.session_id if self.session is not None else self.session_id
         self._send(ServerHello(self.version, self.random, session_id, self.suite.code, answers).encode())
         self.link.randoms = hello.random + self.random
@@ -158,27 +160,33 @@ class ServerHandshake:
             self._send(tls12.encode_certificate_status(self.identity.ocsp))
 
     def _send_server_key_exchange(self) -> Flow:
-        """RFC 5246 section 7.4.3: ephemeral parameters under the token's signature; nothing for RSA."""
+        """RFC 5246 section 7.4.3: ephemeral parameters under the token's signature; nothing for RSA but in export suites."""
         parameters = self.key_exchange.parameters
         if parameters:
             assert self.scheme is not None
             signature = yield Sign(self.identity, self.scheme, self.link.randoms + parameters)
-            self._send(tls12.encode_server_key_exchange(parameters, self.scheme, signature))
+            scheme = signatures.number(self.scheme, self.version)
+            self._send(tls12.encode_server_key_exchange(parameters, scheme, signature))
 
     def _send_certificate_request(self) -> None:
         """RFC 5246 section 7.4.4."""
         if self.config.client_auth != "none":
-            schemes = tuple(scheme for scheme in self.config.schemes if signatures.allowed_in(scheme, self.version))
-            self._send(tls12.encode_request((tls12.RSA_SIGN, tls12.ECDSA_SIGN), schemes, self.config.authorities))
+            schemes = signatures.permitted(self.config.schemes, self.version)
+            types = tuple(kind for kind, way in CERTIFICATE_TYPES.items() if any(SIGNS_AS[scheme] == way for scheme in schemes))
+            named = schemes if self.version >= V.tls1_2 else None
+            self._send(tls12.encode_request(types, named, self.config.authorities))
 
     # --- the client's flight -------------------------------------------------------------------------------------------
 
     def _receive_client_certificate(self) -> Flow:
+        """RFC 5246 section 7.4.6; a client of SSL 3.0 that has none warns of it instead (RFC 6101 section 5.6.6)."""
         if self.config.client_auth == "none":
             return
-        raw = yield Receive(H.certificate)
-        self.transcript.add(raw)
-        chain = certificates.decode_certificate12(raw)
+        raw = yield Receive(H.certificate, *((NO_CERTIFICATE,) if self.version == V.ssl3 else ()))
+        chain: tuple[bytes, ...] = ()
+        if raw != tls12.NO_CERTIFICATE_WARNING:
+            self.transcript.add(raw)
+            chain = certificates.decode_certificate12(raw)
         if not chain:
             if self.config.client_auth == "require":
                 raise CertificateRequired("client sent no certificate")
@@ -209,9 +217,11 @@ class ServerHandshake:
         if self.client_leaf is None:
             return
         raw = yield Receive(H.certificate_verify)
-        scheme, signature = certificates.decode_verify(raw)
-        signed = bytes(self.transcript.raw)
-        signatures.verify(scheme, self.config.schemes, self.client_leaf, self.version, signature, signed)
+        scheme, signature = certificates.decode_verify(raw, signatures.unnamed(self.client_leaf, self.version))
+        content, prehashed = self.secrets.certificate_verify(self.transcript)
+        signed = signatures.part_signed(scheme, content, prehashed)
+        accepted = signatures.permitted(self.config.schemes, self.version)
+        signatures.verify(scheme, accepted, self.client_leaf, self.version, signature, signed, prehashed)
         self.info.client_signature_scheme = SignatureScheme(scheme)
         self.transcript.forget_messages()
         self.transcript.add(raw)
@@ -264,6 +274,8 @@ class ServerHandshake:
             self.link.emit(StoreSession(self.session_id, self._state(self.config.session_lifetime)))
 
 
-def _downgrade_sentinel(version: Version) -> bytes:
-    """RFC 8446 section 4.1.3."""
-    return DOWNGRADE_TLS12 if version == V.tls1_2 else DOWNGRADE_TLS11
+def _downgrade_sentinel(best: Version, version: Version) -> bytes:
+    """RFC 8446 section 4.1.3: for a server that could do `best`; b"" where that is nothing to boast of."""
+    if version == V.tls1_2:
+        return DOWNGRADE_TLS12
+    return DOWNGRADE_TLS11 if best >= V.tls1_2 else b""
