@@ -203,6 +203,11 @@ class Facts:
         return types
 
     @cached_property
+    def steps_up(self) -> bool:
+        """Whether it says that a server may speak strong encryption with export clients (Netscape's "international step-up")."""
+        return _NETSCAPE_STEP_UP in (extension(self.certificate, x509.ExtendedKeyUsage) or ())
+
+    @cached_property
     def purposeful(self) -> bool:
         """Whether it has an extension that says what it is for."""
         return extension(self.certificate, x509.ExtendedKeyUsage) is not None or self._netscape_type is not None

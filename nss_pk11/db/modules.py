@@ -15,8 +15,8 @@ import os
 import re
 import sysconfig
 import tempfile
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from enum import IntFlag
 from pathlib import Path
 
@@ -171,6 +171,13 @@ class ModuleEntry:
         slots = parse_parameters(self._settings.get("slotparams", ""))
         return {_number(name): SlotSettings.parse(value) for name, value in slots.items()}
 
+    def with_slot(self, id: int, settings: SlotSettings) -> ModuleEntry:
+        """The same with other settings of one slot."""
+        slots = self.slots | {id: settings}
+        values = self._settings | {"slotparams": " ".join(f"{id:#010x}=[{its}]" for id, its in slots.items())}
+        words = (f"{_SPELLING.get(name, name)}={_bracketed(value)}" for name, value in values.items())
+        return replace(self, nss=" ".join(words))
+
     @property
     def _settings(self) -> dict[str, str]:
         return parse_parameters(self.nss)
@@ -179,6 +186,16 @@ class ModuleEntry:
         pairs = (("library", self.library), ("name", self.name), ("parameters", self.parameters), ("NSS", self.nss))
         lines = [f"{name}={value}" for name, value in pairs if value or name == "library"]
         return "\n".join([*lines, *self.other]) + "\n"
+
+
+_SPELLING = {"trustorder": "trustOrder", "cipherorder": "cipherOrder", "slotparams": "slotParams"}  # as NSS's tools write them
+
+
+def _bracketed(value: str) -> str:
+    """As `parse_parameters` reads it."""
+    if re.fullmatch(r"[\w,.+-]+", value):
+        return value
+    return "{" + re.sub(r"([\\}])", r"\\\1", value) + "}"
 
 
 def external(
@@ -251,6 +268,23 @@ def delete(path: str | os.PathLike[str], name: str) -> ModuleEntry:
             raise ConfigurationError(f"{name!r} is the internal module, which stays", name="SEC_ERROR_INVALID_ARGS")
         _replace(Path(path), [block for block in blocks if not _is_named(block, name)])
         return found
+
+
+def change_slot(
+    path: str | os.PathLike[str], name: str, slot: int, change: Callable[[SlotSettings], SlotSettings]
+) -> ModuleEntry | None:
+    """Change what the entry of a module says of one slot; None where the list has no such module.  Raises DatabaseError."""
+    with _changing(Path(path)):
+        blocks = _blocks(Path(path))
+        for number, block in enumerate(blocks):
+            entry = _entry(block)
+            if entry is not None and entry.name == name:
+                changed = entry.with_slot(slot, change(entry.slots.get(slot, SlotSettings())))
+                kept = [line for line in block.splitlines() if line.partition("=")[0].strip().lower() != "nss"]
+                blocks[number] = "\n".join([*kept, f"NSS={changed.nss}"]) + "\n"
+                _replace(Path(path), blocks)
+                return changed
+    return None
 
 
 @contextlib.contextmanager

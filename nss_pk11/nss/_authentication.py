@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from .. import pins
 from ..db.modules import SlotFlags
-from ..errors import PinCancelled, PinError, PinIncorrect
+from ..errors import ConfigurationError, PinCancelled, PinError, PinIncorrect
 from ..pins import PinProvider, PinRequest
+from ._asking import MODES, LoginFunction, Values, asking
 from ._state import PasswordFunction, state
 from .prerror import sets_error
 from .types import PK11SlotInfo
@@ -21,6 +22,41 @@ def PK11_SetPasswordFunc(func: PasswordFunction | None, *, person: bool = False)
     answer, and no password that a token refused is sent to it again.
     """
     state.password, state.person = func, person
+
+
+def PK11_SetVerifyPasswordFunc(func: LoginFunction | None) -> None:
+    """Have `func(slot, arg)` asked whether this client may use a token that is logged in already (pk11pub.h).
+
+    For servers that share one token among clients of their own: see PK11_SetIsLoggedInFunc.  None takes it away.
+    """
+    asking.verify = func
+
+
+def PK11_SetIsLoggedInFunc(func: LoginFunction | None) -> None:
+    """Have `func(slot, arg)` say whether this client, the `wincx` of whoever asks, counts as logged in (pk11pub.h).
+
+    Asked where there is a `wincx`; the token must be logged in besides.  None takes it away.
+    """
+    asking.logged_in = func
+
+
+@sets_error
+def PK11_SetSlotPWValues(slot: PK11SlotInfo, askpw: int, timeout: int) -> None:
+    """When its password is asked for: -1 at every use of a key, 0 once, 1 after `timeout` idle minutes again (pk11pub.h).
+
+    Kept in the module list too where NSS_InitReadWrite opened it.  Slots for which nothing was said follow the database's.
+    Raises ConfigurationError (SEC_ERROR_INVALID_ARGS) for another `askpw`, where C keeps it.  Differs: where -1 is said, uses of
+    the token's keys come one after the other.
+    """
+    if askpw not in MODES or timeout < 0:
+        raise ConfigurationError("askpw is -1, 0 or 1, and minutes are not negative")
+    asking.set(slot.slot, Values(askpw, timeout))
+
+
+@sets_error
+def PK11_GetSlotPWValues(slot: PK11SlotInfo) -> Values:
+    """When its password is asked for: the `askpw` and `timeout` of PK11_SetSlotPWValues, returned (pk11pub.h)."""
+    return asking.values(slot.slot)
 
 
 def provider(slot: PK11SlotInfo, wincx: object) -> PinProvider | None:
@@ -40,7 +76,11 @@ def log_in(slot: PK11SlotInfo, wincx: object) -> None:
     """Raises NSPRError with NSS's numbers: SEC_ERROR_IO where no password was ever set, SEC_ERROR_BAD_PASSWORD where nobody gave
     one or it was wrong."""
     token = slot.token
-    if token.logged_in or "CKF_LOGIN_REQUIRED" not in token.flags:
+    if "CKF_LOGIN_REQUIRED" not in token.flags or asking.is_logged_in(slot, wincx):
+        return
+    if asking.verify is not None and asking.is_logged_in(slot, None):  # only this client is not
+        if not asking.verify(slot, wincx):
+            raise PinIncorrect("the application does not let this client in", token=token.info.label)
         return
     if "CKF_USER_PIN_INITIALIZED" not in token.flags:
         raise PinError(f'token "{token.info.label}" has no password yet', name="SEC_ERROR_IO", token=token.info.label)
@@ -51,6 +91,7 @@ def log_in(slot: PK11SlotInfo, wincx: object) -> None:
         token.login(asked)
     except PinCancelled as error:
         raise PinIncorrect(error.detail, token=token.info.label) from None
+    asking.began(slot)
 
 
 def log_in_unless_friendly(slot: PK11SlotInfo, wincx: object) -> None:
@@ -82,6 +123,7 @@ def PK11_CheckUserPassword(slot: PK11SlotInfo, pw: str) -> None:
             raise PinIncorrect(f'token "{token.info.label}" has no password', token=token.info.label)
         return
     token.check_pin(pw)
+    asking.began(slot)
 
 
 @sets_error
@@ -119,8 +161,9 @@ def PK11_NeedUserInit(slot: PK11SlotInfo) -> bool:
 
 @sets_error
 def PK11_IsLoggedIn(slot: PK11SlotInfo, wincx: object = None) -> bool:
-    """Whether somebody is logged in (pk11pub.h).  Differs: `wincx` means nothing, as there is no PK11_SetIsLoggedInFunc."""
-    return slot.token.logged_in
+    """Whether somebody is logged in, and by PK11_SetIsLoggedInFunc this client (pk11pub.h).  Logs out where nobody has asked for
+    longer than PK11_SetSlotPWValues allows."""
+    return asking.is_logged_in(slot, wincx)
 
 
 @sets_error

@@ -11,13 +11,14 @@ from typing import NamedTuple
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, rsa
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_private_key
 
 from ..errors import CertificateError, ConfigurationError, NotFound, NSPRError, PinError, TokenError
 from ..slots import PrivateKey, Slot, TokenCertificate
 from ..slots.internal import DatabaseToken, InternalToken
+from ._askedkey import asked
 from ._authentication import log_in, log_in_unless_friendly, provider
 from ._slots import PK11_FindSlotByName, usable_slots
 from ._state import state
@@ -185,7 +186,7 @@ def keys_on(slot: Slot, wincx: object) -> list[PrivateKey]:
     """Its private keys, after login where one is needed."""
     info = PK11SlotInfo(slot)
     log_in(info, wincx)
-    return list(info.token.find_keys(provider(info, wincx)))
+    return [asked(key, slot, wincx) for key in info.token.find_keys(provider(info, wincx))]
 
 
 def _spki(key: PrivateKey) -> bytes | None:
@@ -256,10 +257,10 @@ def PK11_ListPrivKeysInSlot(slot: PK11SlotInfo, nickname: str | None = None, win
 
 
 def key_id(public: PublicKeyTypes) -> bytes:
-    """The CKA_ID that NSS gives a certificate and its key: SHA-1 of the modulus, or of the point (PK11_MakeIDFromPubKey)."""
-    if isinstance(public, rsa.RSAPublicKey):
-        modulus = public.public_numbers().n
-        value = modulus.to_bytes((modulus.bit_length() + 7) // 8)
+    """The CKA_ID that NSS gives a certificate and its key: SHA-1 of modulus, DSA's y, or point (PK11_MakeIDFromPubKey)."""
+    if isinstance(public, rsa.RSAPublicKey | dsa.DSAPublicKey):
+        number = public.public_numbers().n if isinstance(public, rsa.RSAPublicKey) else public.public_numbers().y
+        value = number.to_bytes((number.bit_length() + 7) // 8)
     elif isinstance(public, ec.EllipticCurvePublicKey):
         value = public.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
     else:
@@ -349,14 +350,14 @@ def PK11_ImportDERPrivateKeyInfoAndReturnKey(
     if isPerm and isinstance(token, DatabaseToken):
         log_in(slot, wincx)
         record = token.database.add_key(private, nickname or "")
-        return SECKEYPrivateKey(_with_id(slot, record.key_id), slot.slot, wincx)
+        return SECKEYPrivateKey(_with_id(slot, record.key_id, wincx), slot.slot, wincx)
     if not isPerm and isinstance(token, InternalToken):
         return SECKEYPrivateKey(token.add(private, [], nickname or ""), slot.slot, wincx)
     raise ConfigurationError("keys go into the database, or for a while into the internal slot", name="SEC_ERROR_READ_ONLY")
 
 
-def _with_id(slot: PK11SlotInfo, id: bytes) -> PrivateKey:
-    return next(iter(slot.token.find_keys(id=id)))
+def _with_id(slot: PK11SlotInfo, id: bytes, wincx: object) -> PrivateKey:
+    return asked(next(iter(slot.token.find_keys(provider(slot, wincx), id=id))), slot.slot, wincx)
 
 
 # --- making keys -----------------------------------------------------------------------------------------------------
@@ -391,7 +392,7 @@ def PK11_GenerateKeyPair(
         )
     kind = _kind(type, param)
     log_in(slot, wincx)
-    key = slot.token.generate_key(kind, "")
+    key = asked(slot.token.generate_key(kind, ""), slot.slot, wincx)
     return SECKEYPrivateKey(key, slot.slot, wincx), SECKEYPublicKey(key.public_key)
 
 

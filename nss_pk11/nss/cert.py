@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from enum import IntEnum
 from typing import NamedTuple
 
-from ..certs.facts import facts
+from ..certs.facts import CertType, Facts, KeyUse, facts, serves
 from ..certs.info import reading
 from ..certs.nss import Usage, check_host, verify
 from ..db import CRLRecord, Database, Trust, TrustFlags
@@ -39,6 +39,7 @@ __all__ = [
     "CERT_FindCertByName",
     "CERT_FindCertByNickname",
     "CERT_FindCertByNicknameOrEmailAddr",
+    "CERT_FindUserCertByUsage",
     "CERT_GetCertNicknames",
     "CERT_GetCertTrust",
     "CERT_GetDefaultCertDB",
@@ -82,6 +83,9 @@ class SECCertTimeValidity(IntEnum):
     secCertTimeValid = 0
     secCertTimeExpired = 1
     secCertTimeNotValidYet = 2
+
+
+_VALID = SECCertTimeValidity.secCertTimeValid
 
 
 class CERTCertTrust(NamedTuple):
@@ -211,6 +215,43 @@ def _first(found: Iterable[CERTCertificate]) -> CERTCertificate:
     if cert is None:
         raise NotFound("no token has such a certificate", name="SEC_ERROR_UNKNOWN_CERT")
     return cert
+
+
+@sets_error
+def CERT_FindUserCertByUsage(
+    handle: Handle, nickname: str, usage: int, validOnly: bool, proto_win: object = None
+) -> CERTCertificate:
+    """The certificate of a nickname whose key is ours and that may be used for a `SECCertUsage`, by its key usage and type; else
+    the newest such one of the same subject (cert.h).  `validOnly`: and is valid now.  `proto_win`: for the password function.
+
+    Raises NotFound (SEC_ERROR_UNKNOWN_CERT), the login's errors, ConfigurationError (SEC_ERROR_INVALID_ARGS) for uses that are
+    not TLS's.
+    """
+    if usage not in _USAGES:
+        raise ConfigurationError(f"usages are those of TLS, not {usage}")
+    named = PK11_FindCertFromNickname(nickname, proto_win)
+    named_alike = ((pair, cert) for pair in instances() for cert in wrap_all([pair]) if cert.derSubject == named.derSubject)
+    ours = [cert for pair, cert in named_alike if is_user(*pair) and _may_do(cert, usage)]
+    now = time.time()
+    fitting = [cert for cert in ours if not validOnly or CERT_CheckCertValidTimes(cert, now) == _VALID]
+    return _first(sorted(fitting, key=lambda cert: (cert == named, *cert.validity), reverse=True))
+
+
+def _may_do(cert: CERTCertificate, usage: int) -> bool:
+    """By key usage and type (NSS lib/certdb/certdb.c, CERT_KeyUsageAndTypeForCertUsage); one that cannot be read may nothing."""
+    try:
+        return _fits(facts(cert.derCert), usage)
+    except CertificateError:
+        return False
+
+
+def _fits(one: Facts, usage: int) -> bool:
+    if usage == SECCertUsage.certUsageSSLClient:
+        return KeyUse.DIGITAL_SIGNATURE in one.key_use and CertType.SSL_CLIENT in one.types
+    if usage == SECCertUsage.certUsageSSLCA:
+        return KeyUse.KEY_CERT_SIGN in one.key_use and CertType.SSL_CA in one.types
+    steps_up = usage != SECCertUsage.certUsageSSLServerWithStepUp or one.steps_up
+    return serves(one) and CertType.SSL_SERVER in one.types and steps_up
 
 
 @sets_error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -165,3 +166,23 @@ def test_nonsense_is_read_without_harm(tmp_path: Path, data: bytes) -> None:
 def test_a_directory_that_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(NSPRError):
         modules.add(tmp_path / "absent" / modules.FILE, modules.external("new", "/new.so"))
+
+
+def test_one_slot_is_changed_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / modules.FILE
+    modules.create(path, str(tmp_path))
+    before = modules.read(path)[0]
+    with path.open("a") as stream:
+        stream.write("# a comment of somebody\nlibrary=/lib/a.so\nname=a\nparameters=p\nNSS=trustOrder=75 odd={a \\} b}\n\n")
+    change = lambda its: replace(its, askpw="timeout", timeout=5)  # noqa: E731
+    for name in (before.name, "a"):
+        changed = modules.change_slot(path, name, 2, change)
+        assert changed is not None
+        assert changed.slots[2] == SlotSettings(askpw="timeout", timeout=5)
+    internal, other = modules.read(path)
+    assert internal.slots == before.slots | {2: SlotSettings(askpw="timeout", timeout=5)}
+    assert (internal.flags, internal.trust_order, internal.cipher_order) == (before.flags, 75, 100)
+    assert (other.parameters, other.trust_order) == ("p", 75)
+    assert modules.parse_parameters(other.nss)["odd"] == "a } b"
+    assert "# a comment of somebody" in path.read_text()
+    assert modules.change_slot(path, "nobody", 2, change) is None

@@ -21,6 +21,7 @@ from nss_pk11.nss.pk11pub import PK11CertListType
 from nss_pk11.nss.prerror import NSPRError
 from nss_pk11.slots import Algorithm
 from tests.db.tools import Tools, signs
+from tests.support.pki import Authority
 from tests.support.softhsm import PIN, SoftHSM, TokenOnDisk
 
 from .conftest import PASSWORD
@@ -450,3 +451,33 @@ def test_a_nickname_that_is_taken(opened: Tools, error: Error) -> None:
     p12.SEC_PKCS12DecoderValidateBags(context, lambda old, leaf: f"{old} of another")
     p12.SEC_PKCS12DecoderImportBags(context)
     assert opened.listed()["server of another"] == "u,u,u"
+
+
+def test_a_certificate_of_ours_for_a_use(opened: Tools, error: Error) -> None:
+    usages = cert.SECCertUsage
+    both = pk11pub.PK11_FindCertFromNickname("server")
+    find = lambda usage, name="server", valid=True: cert.CERT_FindUserCertByUsage(None, name, usage, valid, "window")  # noqa: E731
+    for usage in (usages.certUsageSSLServer, usages.certUsageSSLClient):
+        assert find(usage) == both
+    opened.issue("client", "-k", "ec", "-q", "nistp256", "--extKeyUsage", "clientAuth", issuer="ca", trust=",,")
+    assert find(usages.certUsageSSLClient, "client").nickname == "client"
+    root = Authority.root("Root of ours", "p256")
+    slot, form = pk11pub.PK11_GetInternalKeySlot(), (Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+    pk11pub.PK11_ImportDERPrivateKeyInfo(slot, root.key.private_bytes(*form))
+    pk11pub.PK11_ImportDERCert(slot, root.certificate.public_bytes(Encoding.DER), None, "root")
+    assert find(usages.certUsageSSLCA, "root").nickname == "root"
+    step_up = cert.SECCertUsage.certUsageSSLServerWithStepUp
+    opened.issue("approved", "-k", "rsa", "-g", "2048", "--extKeyUsage", "stepUp", issuer="ca", trust=",,")
+    assert find(step_up, "approved").nickname == "approved"
+    for usage, name in (
+        (usages.certUsageSSLServer, "client"),
+        (usages.certUsageSSLCA, "server"),
+        (step_up, "server"),
+        (usages.certUsageSSLServer, "nobody"),
+    ):
+        with pytest.raises(NSPRError):
+            find(usage, name)
+        assert error() == "SEC_ERROR_UNKNOWN_CERT"
+    with pytest.raises(NSPRError):
+        find(4)
+    assert error() == "SEC_ERROR_INVALID_ARGS"
