@@ -83,7 +83,7 @@ def test_key_that_hashes_for_itself_takes_no_digest(manager: SlotManager, tmp_pa
 
 @pytest.mark.parametrize("encoding", [Encoding.PEM, Encoding.DER])
 @pytest.mark.parametrize(("form", "lock"), [(PKCS8, OPEN), (PKCS8, CLOSED), (TRADITIONAL, OPEN)])
-@pytest.mark.parametrize("kind", ["rsa", "ec"])
+@pytest.mark.parametrize("kind", ["rsa", "dsa", "ec"])
 def test_every_form(
     manager: SlotManager, tmp_path: Path, encoding: Encoding, form: PrivateFormat, lock: KeySerializationEncryption, kind: str
 ) -> None:
@@ -107,6 +107,14 @@ def test_chain_in_the_file(manager: SlotManager, tmp_path: Path) -> None:
         (tmp_path / "key.p12").write_bytes(packed)
         key, chain = manager.load_key_file(str(tmp_path / "key.p12"), pins.value("sesame"))
         assert (key.public_key, chain) == (MADE["ec"].public_key(), ders)
+
+
+def test_a_dsa_key_in_pkcs12(manager: SlotManager, tmp_path: Path) -> None:
+    leaf = Authority.root("Test root", "p256").issue("leaf", MADE["dsa"].public_key())
+    packed = pkcs12.serialize_key_and_certificates(b"n", MADE["dsa"], leaf, None, BestAvailableEncryption(b"sesame"))
+    (tmp_path / "key.p12").write_bytes(packed)
+    key, chain = manager.load_key_file(str(tmp_path / "key.p12"), pins.value("sesame"))
+    assert (key.kind, key.public_key, chain) == ("dsa", MADE["dsa"].public_key(), [leaf.public_bytes(Encoding.DER)])
 
 
 def test_loaded_key_is_found_by_its_uri(manager: SlotManager, tmp_path: Path) -> None:
