@@ -136,3 +136,44 @@ class SSLVersionRange(NamedTuple):
 
     min: int
     max: int
+
+
+class SSLNamedGroup(IntEnum):
+    """Groups that keys are agreed in; those that are known here (sslt.h)."""
+
+    ssl_grp_ec_secp256r1 = 23
+    ssl_grp_ec_secp384r1 = 24
+    ssl_grp_ec_secp521r1 = 25
+    ssl_grp_ec_curve25519 = 29
+    ssl_grp_ffdhe_2048 = 256
+    ssl_grp_ffdhe_3072 = 257
+    ssl_grp_ffdhe_4096 = 258
+    ssl_grp_ffdhe_6144 = 259
+    ssl_grp_ffdhe_8192 = 260
+    ssl_grp_kem_mlkem768x25519 = 4588
+
+
+class SSLSignatureScheme(IntEnum):
+    """How handshakes are signed (sslt.h)."""
+
+    ssl_sig_none = 0
+    ssl_sig_rsa_pkcs1_sha1 = 0x0201
+    ssl_sig_dsa_sha1 = 0x0202
+    ssl_sig_ecdsa_sha1 = 0x0203
+    ssl_sig_rsa_pkcs1_sha256 = 0x0401
+    ssl_sig_dsa_sha256 = 0x0402
+    ssl_sig_ecdsa_secp256r1_sha256 = 0x0403
+    ssl_sig_rsa_pkcs1_sha384 = 0x0501
+    ssl_sig_dsa_sha384 = 0x0502
+    ssl_sig_ecdsa_secp384r1_sha384 = 0x0503
+    ssl_sig_rsa_pkcs1_sha512 = 0x0601
+    ssl_sig_dsa_sha512 = 0x0602
+    ssl_sig_ecdsa_secp521r1_sha512 = 0x0603
+    ssl_sig_rsa_pss_rsae_sha256 = 0x0804
+    ssl_sig_rsa_pss_rsae_sha384 = 0x0805
+    ssl_sig_rsa_pss_rsae_sha512 = 0x0806
+    ssl_sig_ed25519 = 0x0807
+    ssl_sig_ed448 = 0x0808
+    ssl_sig_rsa_pss_pss_sha256 = 0x0809
+    ssl_sig_rsa_pss_pss_sha384 = 0x080A
+    ssl_sig_rsa_pss_pss_sha512 = 0x080B
