@@ -22,7 +22,7 @@ Three rules make it safe for one thread that reads and one that writes at the sa
 Key operations run in place, between two holds of the lock; the engine itself keeps whatever arrives meanwhile.  They happen
 in the handshake, which one thread does while others wait, and afterwards, for a renegotiation or post-handshake
 authentication, in the reader.  While a connection renegotiates, who wants to send reads until that is over, or waits for
-the thread that reads: `_reading` lets one read at a time, and the others look what has come of it before they do.
+the thread that reads: `_reading` lets one read at a time, and who gets it looks first whether there is still a need.
 
 A timeout is the socket's own, per system call, as in `ssl`; the handshake has one for its whole length on top.  A timeout
 while sending leaves the rest queued here, so the connection stays whole, and a later call goes on.
@@ -96,7 +96,8 @@ class TLSSocket:
         self._turn = threading.Condition(self._lock)
         self._handshaking = threading.Lock()
         self._reading = threading.RLock()
-        self._reads = 0
+        self._has_read = threading.Condition()
+        self._waiting = 0
         self._until: float | None = None  # when the handshake has to be over
         self._sending = False
         self._unsent = memoryview(b"")
@@ -145,10 +146,7 @@ class TLSSocket:
                 with self._lock:
                     self._engine.start()
                 self._send_in_turn()
-            while not self._handshake_done:
-                if self._engine.error is not None:
-                    raise self._engine.error
-                self._read_more()
+            self._read_while(self._not_opened)
 
     def renegotiate(self, *, resume: bool = True, config: Config | None = None) -> None:
         """Shake hands once more, below TLS 1.3, with other settings if `config` is given (`Engine.renegotiate`); returns when
@@ -164,18 +162,27 @@ class TLSSocket:
                 self._declined = False
                 self._engine.renegotiate(resume=resume, config=config)
             self._send_in_turn()
-            while self._engine.handshaking:
-                self._shake_on()
+            self._read_while(self._shaking)
         if self._declined:
             raise RenegotiationRefused("peer does not want to renegotiate", name="SSL_ERROR_NO_RENEGOTIATION_ALERT")
 
-    def _shake_on(self) -> None:
-        """One step of a renegotiation."""
-        if self._engine.error is not None:
+    def _not_opened(self) -> bool:
+        if not self._handshake_done and self._engine.error is not None:
             raise self._engine.error
-        if self._end:
+        return not self._handshake_done
+
+    def _shaking(self) -> bool:
+        """Whether a renegotiation is under way."""
+        engine = self._engine
+        if engine.error is not None:
+            raise engine.error
+        if engine.handshaking and self._end:
             raise Truncated("peer closed the connection instead of renegotiating")
-        self._read_more()
+        return engine.handshaking
+
+    def _holding(self) -> bool:
+        """Whether it is so far under way that data has to wait."""
+        return self._engine.holding and self._shaking()
 
     @contextmanager
     def _deadline(self, seconds: float | None) -> Generator[None]:
@@ -240,23 +247,40 @@ class TLSSocket:
 
     def _wait_for_data(self) -> bool:
         self.do_handshake()
-        while not self._received and not self._end:
-            self._read_more()
+        self._read_while(self._starved)
         return bool(self._received)
 
-    def _read_more(self, size: int = READ_SIZE) -> None:
-        """One read of the socket, of at most `size` bytes, and whatever follows from it; or another thread's, if one reads."""
-        before = self._reads
-        if not self._reading.acquire(timeout=-1 if self._until is None else max(0.0, self._until - time.monotonic())):
-            raise TimeoutError("timed out")
-        try:
-            if self._reads == before:
-                self._read(size)
-        finally:
-            self._reads += 1
-            self._reading.release()
+    def _starved(self) -> bool:
+        return not self._received and not self._end
+
+    def _read_while(self, needed: Callable[[], bool], size: int = READ_SIZE) -> None:
+        """Read, at most `size` bytes at a time, until there is no need any more, be it that another thread has read."""
+        while needed() and (self._reading.acquire(blocking=False) or self._wait_to_read(needed)):
+            try:
+                if needed():  # still, now that nobody else reads
+                    self._read(size)
+            finally:
+                self._reading.release()
+                if self._waiting:
+                    with self._has_read:
+                        self._has_read.notify_all()
+
+    def _wait_to_read(self, needed: Callable[[], bool]) -> bool:
+        """While another thread reads: whether it is this one's turn, as there is still a need."""
+        with self._has_read:
+            self._waiting += 1
+            try:
+                while needed():
+                    if self._reading.acquire(blocking=False):
+                        return True
+                    if not self._has_read.wait(None if self._until is None else max(0.0, self._until - time.monotonic())):
+                        raise TimeoutError("timed out")
+                return False
+            finally:
+                self._waiting -= 1
 
     def _read(self, size: int) -> None:
+        """One read of the socket, of at most `size` bytes, and whatever follows from it."""
         handshaking = not self._handshake_done
         self._arm()
         if self._unsent and not self._sending:
@@ -364,8 +388,8 @@ class TLSSocket:
         self.do_handshake()
         view = memoryview(data).cast("B")
         for start in range(0, len(view), SEND_SIZE):
-            while self._engine.holding:
-                self._shake_on()
+            if self._engine.holding:
+                self._read_while(self._holding)
             self._send_in_turn(view[start : start + SEND_SIZE])
 
     def _send_in_turn(self, data: memoryview | None = None) -> None:
@@ -459,12 +483,14 @@ class TLSSocket:
         self.shutdown_write()
         before = self._sock.gettimeout()
         self._sock.settimeout(timeout)
-        while not self._end:
-            self._read_more(1)  # never beyond the close_notify: what follows it is the plain socket's
-            self._received.clear()
+        self._read_while(self._open, 1)  # never beyond the close_notify: what follows it is the plain socket's
         plain = socket.socket(fileno=self._sock.detach())
         plain.settimeout(before)
         return plain
+
+    def _open(self) -> bool:
+        self._received.clear()
+        return not self._end
 
     def close(self) -> None:
         """Send close_notify if the connection is sound, without waiting for it to leave, and close the socket."""

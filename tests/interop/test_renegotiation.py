@@ -247,8 +247,7 @@ def test_gnutls_asks_our_client(pki: PKI, trust: Trust) -> None:
             first = connection.info
             connection.sendall(b"**REHANDSHAKE**\n")
             got = b""
-            while connection.info is first:
-                connection._read_more()
+            connection._read_while(lambda: connection.info is first)
             connection.sendall(b"behind\n")
             while b"behind" not in got:
                 got += connection.recv()
