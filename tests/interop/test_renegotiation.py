@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from nss_pk11.errors import RenegotiationRefused
+from nss_pk11.errors import ConfigurationError, RenegotiationRefused
 from nss_pk11.tls.codepoints import Version
 from nss_pk11.tls.config import ClientConfig, ServerConfig
 
@@ -264,3 +264,59 @@ def test_nss_asks_our_client(flags: tuple[str, ...], pki: PKI, trust: Trust, cli
         seen = connect(server.port, replace(CLIENT, identities=(client_keys.identity("p256"),)), trust=trust)
         assert seen.error is None, f"{seen.error}\n{server.output}"
         assert b"200 OK" in seen.answer
+
+
+# --- peers without RFC 5746 ------------------------------------------------------------------------------------------------
+
+UNTIED = "%DISABLE_SAFE_RENEGOTIATION"
+
+
+class UntiedServer(GnuTLSServer):
+    words = (UNTIED,)
+
+
+def test_legacy_renegotiation_of_our_server(server_keys: Keyring, pki: PKI) -> None:
+    config = ServerConfig(identities=(server_keys.identity("rsa"),), renegotiation="legacy", **TLS12)
+    want = Want(version=Version.tls1_2, ca=pki.ca_file, extra=("--rehandshake",))
+    with OurServer(config) as legacy:
+        result = gnutls_cli(legacy.port, want, UNTIED)
+        assert "ReHandshake was completed" in result.output, result
+        assert b"200 OK" in result.answer
+
+
+def test_our_server_renegotiates_with_nobody_who_is_not_tied(server: OurServer, pki: PKI) -> None:
+    want = Want(version=Version.tls1_2, ca=pki.ca_file, extra=("--rehandshake",))
+    result = gnutls_cli(server.port, want, UNTIED)
+    assert "Received alert [100]: No renegotiation" in result.output, result
+    assert "ReHandshake was completed" not in result.output
+
+
+@pytest.mark.parametrize("policy", ["secure", "legacy"])
+def test_legacy_renegotiation_of_our_client(policy: Any, pki: PKI, trust: Trust) -> None:
+    def use(connection: TLSSocket) -> None:
+        if policy == "legacy":
+            again(connection)
+        else:
+            with pytest.raises(ConfigurationError) as caught:
+                connection.renegotiate()
+            assert caught.value.name == "SSL_ERROR_RENEGOTIATION_NOT_ALLOWED"
+
+    with UntiedServer(Want(version=Version.tls1_2, credential=pki.server("rsa"))) as server:
+        seen = connect(server.port, replace(CLIENT, renegotiation=policy), trust=trust, use=use)
+        assert seen.error is None, f"{seen.error}\n{server.output}"
+        assert b"200 OK" in seen.answer
+
+
+@pytest.mark.parametrize("by", ["client", "server"])
+def test_no_handshake_at_all_with_who_is_not_tied(by: str, server_keys: Keyring, pki: PKI, trust: Trust) -> None:
+    if by == "server":
+        config = ServerConfig(identities=(server_keys.identity("rsa"),), require_safe_negotiation=True, **TLS12)
+        with OurServer(config) as strict:
+            before = strict.mark()
+            assert not gnutls_cli(strict.port, Want(version=Version.tls1_2, ca=pki.ca_file), UNTIED).ok
+            error = strict.next(before).error
+    else:
+        with UntiedServer(Want(version=Version.tls1_2, credential=pki.server("rsa"))) as server:
+            error = connect(server.port, replace(CLIENT, require_safe_negotiation=True), trust=trust).error
+    assert error is not None
+    assert error.name == "SSL_ERROR_UNSAFE_NEGOTIATION"
