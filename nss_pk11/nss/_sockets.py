@@ -108,6 +108,12 @@ def SSL_ReHandshake(fd: PRFileDesc, flushCache: bool) -> None:
     layer.renegotiate(resume=not flushCache)
 
 
+@sets_error
+def SSL_ReHandshakeWithTimeout(fd: PRFileDesc, flushCache: bool, timeout: int) -> None:
+    """SSL_ReHandshake (ssl.h).  Differs: nothing waits here, so the timeout is for what drives the handshake."""
+    SSL_ReHandshake(fd, flushCache)
+
+
 def SSL_RedoHandshake(fd: PRFileDesc) -> None:
     """SSL_ReHandshake that forgets the session (ssl.h)."""
     SSL_ReHandshake(fd, True)
