@@ -200,8 +200,8 @@ class SSLLayer(Layer):
     def shutdown(self, how: int) -> None:
         if self.secure and how != 0:
             self._say_goodbye()
-        self.lower.shutdown(how)
         self._shut |= {0: RECEIVE, 1: SEND, 2: SEND | RECEIVE}[how]
+        self.lower.shutdown(how)
 
     def close(self) -> None:
         """With close_notify, where the first handshake is complete and none was received."""

@@ -61,3 +61,42 @@ def error() -> Callable[[], str]:
     from nss_pk11.nss.prerror import PR_ErrorToName, PR_GetError
 
     return lambda: PR_ErrorToName(PR_GetError()) or ""
+
+
+@pytest.fixture(scope="session")
+def material(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Tools:
+    """The same and more: clients' certificates, an EC server's; all of them in PEM files beside the database."""
+    from tests.nss.ends import write_pem
+
+    home = tmp_path_factory.mktemp("ssl")
+    shutil.copytree(template, home / "db")
+    tools = Tools(home / "db", PASSWORD, environment=FEW_ITERATIONS)
+    tools.issue("client", "-k", "rsa", "-g", "2048", issuer="ca", trust=",,")
+    tools.issue("ec", "-k", "ec", "-q", "nistp256", "-8", "host.example", issuer="ca", trust=",,")
+    (home / "ca.pem").write_text(tools.certutil("-L", "-n", "ca", "-a"))
+    for name in ("server", "client", "ec", "unknown"):
+        write_pem(tools, name, home)
+    return tools
+
+
+@pytest.fixture
+def files(material: Tools) -> Path:
+    """The PEM files: ca.pem, server.pem, client.pem, ec.pem, unknown.pem."""
+    return material.directory.parent
+
+
+@pytest.fixture
+def ready(material: Tools) -> Iterator[Tools]:
+    """NSS opened on that database, every suite allowed, a server cache; all of it undone afterwards."""
+    from nss_pk11.nss import ssl
+    from nss_pk11.nss._settings import Settings
+
+    before, Settings.defaults = Settings.defaults, Settings()
+    pk11pub.PK11_SetPasswordFunc(lambda slot, retry, arg: None if retry else PASSWORD)
+    nss.NSS_Init(f"sql:{material.directory}")
+    ssl.NSS_SetDomesticPolicy()
+    ssl.SSL_ConfigServerSessionIDCache(0, 0, 0, None)
+    yield material
+    ssl.SSL_ClearSessionCache()
+    ssl.SSL_ShutdownServerSessionIDCache()
+    Settings.defaults = before
