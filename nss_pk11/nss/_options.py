@@ -83,21 +83,25 @@ def _get(settings: Settings, option: int) -> int:
 
 
 def _set(settings: Settings, option: int, on: int) -> None:
-    value = int(on)
     if option in _VERSIONS:
-        settings.version_range = _VERSIONS[option](settings.version_range, bool(value))
+        settings.version_range = _VERSIONS[option](settings.version_range, bool(on))
     else:
-        fixed = settings.options[_known(option)] if option in _FIXED else value
-        if value != fixed:
-            raise ConfigurationError(f"option {option} stays {fixed}")
-        low, high = _RANGES.get(option, (0, 1))
-        if not low <= value <= high:
-            if option in _RANGES:
-                raise ConfigurationError(f"option {option} is {low} to {high}, not {value}")
-            value = 1  # any PRBool but PR_FALSE
+        value = _value(_known(option), int(on))
+        if option in _FIXED and value != settings.options[option]:
+            raise ConfigurationError(f"option {option} stays {settings.options[option]}")
         _RULES.get(option, _free)(settings, value)
         settings.options[option] = value
     settings.changed()
+
+
+def _value(option: int, given: int) -> int:
+    """A PRBool is 0 or 1, whatever is given for true."""
+    if option not in _RANGES:
+        return int(given != 0)
+    low, high = _RANGES[option]
+    if not low <= given <= high:
+        raise ConfigurationError(f"option {option} is {low} to {high}, not {given}")
+    return given
 
 
 def _known(option: int) -> int:
@@ -117,6 +121,7 @@ _FIXED = frozenset(
         o.SSL_ENABLE_NPN,
         o.SSL_REUSE_SERVER_ECDHE_KEY,
         o.SSL_ENABLE_SIGNED_CERT_TIMESTAMPS,
+        o.SSL_REQUIRE_DH_NAMED_GROUPS,
         o.SSL_ENABLE_0RTT_DATA,
         o.SSL_ENABLE_DTLS_SHORT_HEADER,
         o.SSL_ENABLE_HELLO_DOWNGRADE_CHECK,
