@@ -143,8 +143,11 @@ class Config:
         object.__setattr__(self, "max_version", min(self.max_version, max(suite.max_version for suite in fitting)))
 
     def _permit_dsa(self) -> None:
-        """TLS 1.2 needs DSA's schemes for DSS suites: whoever enables one means the other."""
-        if any(suite.key_exchange == "dhe_dss" for suite in self.suites) and not any(s in DSA_SCHEMES for s in self.schemes):
+        """TLS 1.2 needs DSA's schemes for DSS suites and for identities with DSA keys: whoever enables one means the other."""
+        wanted = any(suite.key_exchange == "dhe_dss" for suite in self.suites) or any(
+            scheme in DSA_SCHEMES for identity in self.identities for scheme in identity.schemes
+        )
+        if wanted and not any(scheme in DSA_SCHEMES for scheme in self.schemes):
             object.__setattr__(self, "schemes", (*self.schemes, *DSA_SCHEMES))
 
     def common_schemes(self, theirs: Iterable[int]) -> tuple[int, ...]:
