@@ -167,7 +167,8 @@ class SharedServerCache:
                 if slot is not None:
                     self._erase(place.set, slot)
                 if fits:
-                    self._write(place, self._next(place.set) if slot is None else slot, about, sealed)
+                    # Not into the old one's slot: what was put last is to go last.
+                    self._write(place, self._next(place.set), about, sealed)
         except Stuck:
             return
 

@@ -175,6 +175,13 @@ def test_ring_drops_its_oldest(make: Make) -> None:
     assert [cache.get(number(value)) is None for value in range(130)] == [True, True] + [False] * 128
 
 
+def test_put_again_is_newest_again(make: Make) -> None:
+    cache = make(128)
+    for value in [*range(128), 0, 128]:
+        cache.put(number(value), number(value))
+    assert [value for value in range(129) if cache.get(number(value)) is None] == [1]
+
+
 def test_client_certificate_that_went_to_another_session(make: Make) -> None:
     """125 of them beside 1 set: the 126th takes the first one's place, and the first session is one no more."""
     cache = make(1)
