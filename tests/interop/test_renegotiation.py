@@ -11,6 +11,7 @@ import pytest
 from nss_pk11.errors import ConfigurationError, RenegotiationRefused
 from nss_pk11.tls.codepoints import Version
 from nss_pk11.tls.config import ClientConfig, ServerConfig
+from nss_pk11.tls.suites import SUITES
 
 from ..support.ours import OurServer, connect, page
 from ..support.peers.base import Process, Want
@@ -19,7 +20,7 @@ from ..support.peers.nss import NSSServer, tstclnt
 from ..support.peers.openssl import InteractiveOpenSSLServer, OpenSSLServer, s_client_command
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from nss_pk11.certs import Trust
@@ -29,8 +30,18 @@ if TYPE_CHECKING:
     from ..support.pki import PKI
     from .conftest import Keyring
 
-TLS12: dict[str, Any] = {"max_version": Version.tls1_2}
-CLIENT = ClientConfig(server_name="localhost", renegotiation="secure", **TLS12)
+OLD: dict[str, Any] = {
+    "min_version": Version.ssl3,
+    "max_version": Version.tls1_2,
+    "suites": SUITES,
+    "extended_master_secret": True,
+}
+CLIENT = ClientConfig(server_name="localhost", renegotiation="secure", **OLD)
+TLS = [Version.tls1_0, Version.tls1_1, Version.tls1_2]
+
+
+def versions(versions: Sequence[Version]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("version", versions, ids=lambda version: version.label)
 
 
 def ask(**options: Any) -> Callable[[Engine], Callable[[], bool]]:
@@ -47,7 +58,7 @@ def ask(**options: Any) -> Callable[[Engine], Callable[[], bool]]:
 @pytest.fixture(scope="module")
 def server(server_keys: Keyring, trust: Trust) -> Iterator[OurServer]:
     """Ours; "/again" makes it ask for a renegotiation before it answers, "/who" for one with a client certificate."""
-    config = ServerConfig(identities=(server_keys.identity("rsa"),), renegotiation="secure", session_ids=True, **TLS12)
+    config = ServerConfig(identities=(server_keys.identity("rsa"),), renegotiation="secure", session_ids=True, **OLD)
     actions = {b"/again": ask(), b"/who": ask(config={"client_auth": "require"}, resume=False)}
     with OurServer(config, trust=trust, actions=actions) as server:
         yield server
@@ -72,26 +83,29 @@ def openssl(server: OurServer, want: Want, times: int, path: str = "/") -> str:
         return client.output
 
 
+@versions(TLS)
 @pytest.mark.parametrize("times", [1, 3])
-def test_openssl_renegotiates(server: OurServer, server_keys: Keyring, times: int, pki: PKI) -> None:
+def test_openssl_renegotiates(version: Version, server: OurServer, server_keys: Keyring, times: int, pki: PKI) -> None:
     before, signatures = server.mark(), server_keys.operations("rsa")
-    output = openssl(server, Want(version=Version.tls1_2, ca=pki.ca_file), times)
+    output = openssl(server, Want(version=version, ca=pki.ca_file), times)
     assert output.count("RENEGOTIATING") == times
     assert "200 OK" in output
     assert server.next(before).error is None
     assert server_keys.operations("rsa") == signatures + 1 + times
 
 
-def test_our_server_asks_openssl(server: OurServer, pki: PKI) -> None:
+@versions(TLS)
+def test_our_server_asks_openssl(version: Version, server: OurServer, pki: PKI) -> None:
     before = server.mark()
-    output = openssl(server, Want(version=Version.tls1_2, ca=pki.ca_file), 0, "/again")
+    output = openssl(server, Want(version=version, ca=pki.ca_file), 0, "/again")
     assert "200 OK" in output
     assert server.next(before).error is None
 
 
-def test_our_server_asks_openssl_for_a_certificate(server: OurServer, pki: PKI) -> None:
+@versions(TLS)
+def test_our_server_asks_openssl_for_a_certificate(version: Version, server: OurServer, pki: PKI) -> None:
     before = server.mark()
-    want = Want(version=Version.tls1_2, ca=pki.ca_file, credential=pki.client("p256"))
+    want = Want(version=version, ca=pki.ca_file, credential=pki.client("p256"))
     output = openssl(server, want, 0, "/who")
     assert "200 OK" in output
     seen = server.next(before)
@@ -117,30 +131,32 @@ def openssl_fails(server: OurServer, want: Want, path: str) -> str:
         return client.output
 
 
-@pytest.mark.parametrize("version", ["tls1_2"])
-def test_gnutls_renegotiates(server: OurServer, version: str, pki: PKI) -> None:
+@versions(TLS)
+def test_gnutls_renegotiates(version: Version, server: OurServer, pki: PKI) -> None:
     before = server.mark()
-    result = gnutls_cli(server.port, Want(version=Version[version], ca=pki.ca_file, extra=("--rehandshake",)))
+    result = gnutls_cli(server.port, Want(version=version, ca=pki.ca_file, extra=("--rehandshake",)))
     assert "ReHandshake was completed" in result.output, result
     assert b"200 OK" in result.answer
     assert server.next(before).error is None
 
 
-def test_our_server_asks_gnutls(server: OurServer, pki: PKI) -> None:
+@versions(TLS)
+def test_our_server_asks_gnutls(version: Version, server: OurServer, pki: PKI) -> None:
     before = server.mark()
-    want = Want(version=Version.tls1_2, ca=pki.ca_file, request=get("/again"))
+    want = Want(version=version, ca=pki.ca_file, request=get("/again"))
     result = gnutls_cli(server.port, want)
     assert b"200 OK" in result.answer, result
     assert server.next(before).error is None
 
 
+@versions([Version.ssl3, *TLS])
 @pytest.mark.parametrize("times", [1, 2])
-def test_nss_renegotiates(server: OurServer, times: int, pki: PKI, directory: Path) -> None:
+def test_nss_renegotiates(version: Version, server: OurServer, times: int, pki: PKI, directory: Path) -> None:
     """From the second time on it resumes; then it ends with 1 though all went well."""
     before = server.mark()
-    want = Want(version=Version.tls1_2, ca=pki.ca_file, extra=("-r", str(times)))
+    want = Want(version=version, ca=pki.ca_file, extra=("-r", str(times)))
     result = tstclnt(server.port, want, directory)
-    assert b"200 OK" in result.answer, str(result)
+    assert '"resumed"' in result.output, str(result)
     assert result.resumed == (times > 1)
     seen = server.next(before)
     assert seen.error is None
@@ -159,30 +175,35 @@ def again(connection: TLSSocket) -> None:
 
 @pytest.fixture(scope="module")
 def openssl_server(pki: PKI) -> Iterator[OpenSSLServer]:
-    with OpenSSLServer(Want(version=Version.tls1_2, credential=pki.server("rsa"), extra=("-client_renegotiation",))) as server:
+    extra = ("-client_renegotiation", "-min_protocol", "TLSv1", "-max_protocol", "TLSv1.2")
+    with OpenSSLServer(Want(credential=pki.server("rsa"), extra=extra)) as server:
         yield server
 
 
-def test_our_client_renegotiates_with_openssl(openssl_server: OpenSSLServer, trust: Trust) -> None:
+@versions(TLS)
+def test_our_client_renegotiates_with_openssl(version: Version, openssl_server: OpenSSLServer, trust: Trust) -> None:
     def use(connection: TLSSocket) -> None:
         for _ in range(3):
             again(connection)
 
-    seen = connect(openssl_server.port, CLIENT, trust=trust, use=use)
+    seen = connect(openssl_server.port, replace(CLIENT, max_version=version), trust=trust, use=use)
     assert seen.error is None, f"{seen.error}\n{openssl_server.output}"
+    assert seen.info.version is version
     assert b"200 ok" in seen.answer
     assert b"Secure Renegotiation IS supported" in seen.answer
 
 
-def test_our_client_resumes_in_a_renegotiation(openssl_server: OpenSSLServer, trust: Trust) -> None:
+@versions(TLS)
+def test_our_client_resumes_in_a_renegotiation(version: Version, openssl_server: OpenSSLServer, trust: Trust) -> None:
     def use(connection: TLSSocket) -> None:
-        connection.renegotiate(config=replace(CLIENT, session=sessions[-1]))
+        connection.renegotiate(config=replace(config, session=sessions[-1]))
         assert connection.info.resumed
         connection.renegotiate(resume=False)
         assert not connection.info.resumed
 
-    sessions = connect(openssl_server.port, CLIENT, trust=trust).sessions
-    seen = connect(openssl_server.port, CLIENT, trust=trust, use=use)
+    config = replace(CLIENT, max_version=version)
+    sessions = connect(openssl_server.port, config, trust=trust).sessions
+    seen = connect(openssl_server.port, config, trust=trust, use=use)
     assert seen.error is None, f"{seen.error}\n{openssl_server.output}"
     assert b"200 ok" in seen.answer
 
@@ -203,9 +224,10 @@ def test_openssl_refuses(pki: PKI, trust: Trust) -> None:
     assert b"200 ok" in seen.answer
 
 
+@versions(TLS)
 @pytest.mark.parametrize("command", ["r", "R"], ids=["again", "with a certificate"])
-def test_openssl_asks_our_client(command: str, pki: PKI, trust: Trust, client_keys: Keyring) -> None:
-    want = Want(version=Version.tls1_2, credential=pki.server("rsa"), ca=pki.ca_file, extra=("-CAfile", str(pki.ca_file)))
+def test_openssl_asks_our_client(version: Version, command: str, pki: PKI, trust: Trust, client_keys: Keyring) -> None:
+    want = Want(version=version, credential=pki.server("rsa"), ca=pki.ca_file, extra=("-CAfile", str(pki.ca_file)))
     ours = client_keys.identity("p256")
     with InteractiveOpenSSLServer(want) as server:
 
@@ -233,15 +255,17 @@ def test_openssl_asks_our_client(command: str, pki: PKI, trust: Trust, client_ke
         assert seen.error is None, f"{seen.error}\n{server.output}"
 
 
-def test_our_client_renegotiates_with_gnutls(pki: PKI, trust: Trust) -> None:
-    with GnuTLSServer(Want(version=Version.tls1_2, credential=pki.server("rsa"))) as server:
+@versions(TLS)
+def test_our_client_renegotiates_with_gnutls(version: Version, pki: PKI, trust: Trust) -> None:
+    with GnuTLSServer(Want(version=version, credential=pki.server("rsa"))) as server:
         seen = connect(server.port, CLIENT, trust=trust, use=again)
         assert seen.error is None, f"{seen.error}\n{server.output}"
         assert b"200 OK" in seen.answer
 
 
-def test_gnutls_asks_our_client(pki: PKI, trust: Trust) -> None:
-    with GnuTLSEchoServer(Want(version=Version.tls1_2, credential=pki.server("rsa"))) as server:
+@versions(TLS)
+def test_gnutls_asks_our_client(version: Version, pki: PKI, trust: Trust) -> None:
+    with GnuTLSEchoServer(Want(version=version, credential=pki.server("rsa"))) as server:
 
         def use(connection: TLSSocket) -> None:
             first = connection.info
@@ -256,12 +280,15 @@ def test_gnutls_asks_our_client(pki: PKI, trust: Trust) -> None:
         assert seen.error is None, f"{seen.error}\n{server.output}"
 
 
+@versions([Version.ssl3, *TLS])
 @pytest.mark.parametrize("flags", [("-r", "-r", "-r"), ("-r", "-r", "-r", "-r")], ids=["request", "require"])
-def test_nss_asks_our_client(flags: tuple[str, ...], pki: PKI, trust: Trust, client_keys: Keyring, directory: Path) -> None:
+def test_nss_asks_our_client(
+    version: Version, flags: tuple[str, ...], pki: PKI, trust: Trust, client_keys: Keyring, directory: Path
+) -> None:
     """selfserv asks for a certificate after the request has come."""
-    want = Want(version=Version.tls1_2, credential=pki.server("rsa"), ca=pki.ca_file, extra=flags)
+    want = Want(version=version, credential=pki.server("rsa"), ca=pki.ca_file, extra=flags)
     with NSSServer(want, directory) as server:
-        seen = connect(server.port, replace(CLIENT, identities=(client_keys.identity("p256"),)), trust=trust)
+        seen = connect(server.port, replace(CLIENT, identities=(client_keys.identity("rsa"),)), trust=trust)
         assert seen.error is None, f"{seen.error}\n{server.output}"
         assert b"200 OK" in seen.answer
 
@@ -275,9 +302,10 @@ class UntiedServer(GnuTLSServer):
     words = (UNTIED,)
 
 
-def test_legacy_renegotiation_of_our_server(server_keys: Keyring, pki: PKI) -> None:
-    config = ServerConfig(identities=(server_keys.identity("rsa"),), renegotiation="legacy", **TLS12)
-    want = Want(version=Version.tls1_2, ca=pki.ca_file, extra=("--rehandshake",))
+@versions(TLS)
+def test_legacy_renegotiation_of_our_server(version: Version, server_keys: Keyring, pki: PKI) -> None:
+    config = ServerConfig(identities=(server_keys.identity("rsa"),), renegotiation="legacy", **OLD)
+    want = Want(version=version, ca=pki.ca_file, extra=("--rehandshake",))
     with OurServer(config) as legacy:
         result = gnutls_cli(legacy.port, want, UNTIED)
         assert "ReHandshake was completed" in result.output, result
@@ -291,8 +319,9 @@ def test_our_server_renegotiates_with_nobody_who_is_not_tied(server: OurServer, 
     assert "ReHandshake was completed" not in result.output
 
 
+@versions(TLS)
 @pytest.mark.parametrize("policy", ["secure", "legacy"])
-def test_legacy_renegotiation_of_our_client(policy: Any, pki: PKI, trust: Trust) -> None:
+def test_legacy_renegotiation_of_our_client(version: Version, policy: Any, pki: PKI, trust: Trust) -> None:
     def use(connection: TLSSocket) -> None:
         if policy == "legacy":
             again(connection)
@@ -301,7 +330,7 @@ def test_legacy_renegotiation_of_our_client(policy: Any, pki: PKI, trust: Trust)
                 connection.renegotiate()
             assert caught.value.name == "SSL_ERROR_RENEGOTIATION_NOT_ALLOWED"
 
-    with UntiedServer(Want(version=Version.tls1_2, credential=pki.server("rsa"))) as server:
+    with UntiedServer(Want(version=version, credential=pki.server("rsa"))) as server:
         seen = connect(server.port, replace(CLIENT, renegotiation=policy), trust=trust, use=use)
         assert seen.error is None, f"{seen.error}\n{server.output}"
         assert b"200 OK" in seen.answer
@@ -310,7 +339,7 @@ def test_legacy_renegotiation_of_our_client(policy: Any, pki: PKI, trust: Trust)
 @pytest.mark.parametrize("by", ["client", "server"])
 def test_no_handshake_at_all_with_who_is_not_tied(by: str, server_keys: Keyring, pki: PKI, trust: Trust) -> None:
     if by == "server":
-        config = ServerConfig(identities=(server_keys.identity("rsa"),), require_safe_negotiation=True, **TLS12)
+        config = ServerConfig(identities=(server_keys.identity("rsa"),), require_safe_negotiation=True, **OLD)
         with OurServer(config) as strict:
             before = strict.mark()
             assert not gnutls_cli(strict.port, Want(version=Version.tls1_2, ca=pki.ca_file), UNTIED).ok

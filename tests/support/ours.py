@@ -110,8 +110,9 @@ class Page:
     def _describe(self) -> bytes:
         engine, info = self._connection.engine, self._connection.info
         said: dict[str, Any] = negotiated(info)
-        said["exported"] = engine.export(*EXPORT).hex()
-        said["exported_without_context"] = engine.export(EXPORT[0], None, EXPORT[2]).hex()
+        if info.version is not Version.ssl3:  # which has no exporters
+            said["exported"] = engine.export(*EXPORT).hex()
+            said["exported_without_context"] = engine.export(EXPORT[0], None, EXPORT[2]).hex()
         kinds = [] if info.resumed else ["tls-server-end-point"]  # the server has no certificate then
         if info.version is Version.tls1_3:
             kinds.append("tls-exporter")
@@ -215,7 +216,8 @@ def connect(
     ):
         try:
             connection.do_handshake()
-            seen.exported = engine.export(*EXPORT)
+            if engine.info.version is not Version.ssl3:
+                seen.exported = engine.export(*EXPORT)
             if use:
                 use(connection)
             if request is not None:

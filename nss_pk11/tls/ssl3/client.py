@@ -41,6 +41,7 @@ _SERVER_HELLO = frozenset(
         X.session_ticket, X.renegotiation_info,
     }
 )  # fmt: skip
+_SERVER_HELLO_SSL3 = frozenset({X.renegotiation_info, X.session_ticket})  # NSS sends the ticket that it says it will
 
 
 class ClientHandshake:
@@ -95,7 +96,7 @@ class ClientHandshake:
         self.suite = self._check_suite(server_hello)
         self.answers = server_hello.extensions
         if self.version == V.ssl3:  # knows no extension but RFC 5746's; there are servers that answer others all the same
-            self.answers = {kind: body for kind, body in self.answers.items() if kind == X.renegotiation_info}
+            self.answers = {kind: body for kind, body in self.answers.items() if kind in _SERVER_HELLO_SSL3}
         self._check_extensions()
         renegotiation.check_server_hello(self.link, self.config, server_hello)
         self.transcript.add(server_hello.raw)

@@ -95,11 +95,11 @@ def as_client(link: Link, config: ClientConfig) -> Steps[ClientConfig]:
 def allowed(link: Link, config: Config) -> bool:
     """Whether this connection may be renegotiated at all.
 
-    One that was resumed without the extended master secret is tied to nothing, whatever its Finished say: somebody in the
-    middle could have made another with the same ones (RFC 7627 section 5.3).
+    One that began by resuming without the extended master secret is tied to nothing, whatever its Finished say: somebody in
+    the middle could have made another with the same ones (RFC 7627 section 5.3).
     """
     info = link.info
-    tied = link.secure_renegotiation and (info.extended_master_secret or not info.resumed)
+    tied = link.secure_renegotiation and (info.extended_master_secret or not info.resumed or link.renegotiated)
     return config.renegotiation == "legacy" or (config.renegotiation == "secure" and tied)
 
 

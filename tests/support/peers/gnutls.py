@@ -15,7 +15,7 @@ from .base import ForeignServer, Result, Want, first, run_client
 if TYPE_CHECKING:
     from pathlib import Path
 
-VERSIONS = {Version.tls1_2: "VERS-TLS1.2", Version.tls1_3: "VERS-TLS1.3"}
+VERSIONS = {version: f"VERS-TLS1.{version - Version.tls1_0}" for version in Version if version > Version.ssl3}
 GROUPS = {
     Group.secp256r1: "GROUP-SECP256R1",
     Group.secp384r1: "GROUP-SECP384R1",

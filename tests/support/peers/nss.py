@@ -22,7 +22,8 @@ from .base import HOST, ForeignServer, Result, Want, first, run_client
 if TYPE_CHECKING:
     from pathlib import Path
 
-VERSIONS = {Version.tls1_2: "tls1.2:tls1.2", Version.tls1_3: "tls1.3:tls1.3"}
+_NAMES = dict(zip(Version, ("ssl3", "tls1.0", "tls1.1", "tls1.2", "tls1.3"), strict=True))
+VERSIONS = {version: f"{name}:{name}" for version, name in _NAMES.items()}
 GROUPS = {
     Group.secp256r1: "P256",
     Group.secp384r1: "P384",

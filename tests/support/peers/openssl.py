@@ -13,7 +13,7 @@ from .base import HOST, ForeignServer, Result, Want, first, run_client
 if TYPE_CHECKING:
     from pathlib import Path
 
-VERSIONS = {Version.tls1_2: "-tls1_2", Version.tls1_3: "-tls1_3"}
+VERSIONS = {Version.tls1_0: "-tls1", Version.tls1_1: "-tls1_1", Version.tls1_2: "-tls1_2", Version.tls1_3: "-tls1_3"}
 GROUPS = {
     Group.secp256r1: "P-256",
     Group.secp384r1: "P-384",
