@@ -7,12 +7,16 @@ from itertools import count
 
 import pytest
 
+from nss_pk11.net.executor import KeyExecutor, NotQuick
+from nss_pk11.net.identity import make_identity
 from nss_pk11.nss import nss, pk11pub
 from nss_pk11.nss._asking import asking
 from nss_pk11.nss.keyhi import SECKEYPrivateKey
 from nss_pk11.nss.pk11pub import PK11SlotInfo
 from nss_pk11.nss.prerror import NSPRError
 from nss_pk11.slots import Algorithm
+from nss_pk11.tls.codepoints import SignatureScheme
+from nss_pk11.tls.waits import Sign
 from tests.db.tools import Tools
 from tests.support.softhsm import PIN, SoftHSM, TokenOnDisk
 
@@ -179,3 +183,19 @@ def test_clients_of_a_server_have_logins_of_their_own(answers: Answers, error: E
     with pytest.raises(NSPRError):
         sign(key)
     assert len(answers.asked) == 1
+
+
+def test_a_key_in_tls_asks_at_every_use(answers: Answers) -> None:
+    """By the executor of handshakes, in whichever thread that runs it."""
+    slot = pk11pub.PK11_GetInternalKeySlot()
+    pk11pub.PK11_SetSlotPWValues(slot, EVERY_USE, 0)
+    server = pk11pub.PK11_FindCertFromNickname("server")
+    identity = make_identity(pk11pub.PK11_FindKeyByAnyCert(server, "window").key, (server.derCert,))
+    operation = Sign(identity, SignatureScheme.rsa_pkcs1_md5_sha1, bytes(36), prehashed=True)
+    with KeyExecutor(check_signatures=True) as executor:
+        with pytest.raises(NotQuick):
+            executor.run_if_quick(operation)
+        before = len(answers.asked)
+        for _ in range(2):
+            assert executor.run(operation)
+    assert [arg for _, _, arg in answers.asked[before:]] == ["window"] * 2
