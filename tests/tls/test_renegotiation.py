@@ -89,6 +89,31 @@ def test_again_and_again(engine_pki: PKI, by: str) -> None:
         assert len(unique) == len(randoms) == number + 1
 
 
+@BY
+@pytest.mark.parametrize("version", [Version.ssl3, Version.tls1_0, Version.tls1_1], ids=lambda version: version.label)
+def test_older_versions(engine_pki: PKI, version: Version, by: str) -> None:
+    """Their Finished are 36 bytes in SSL 3.0, and its hellos have this one extension (RFC 5746 section 4.5)."""
+    server, client = pair(engine_pki, {"min_version": Version.ssl3}, {"min_version": Version.ssl3, "max_version": version})
+    assert client.engine.info.version is version
+    for _ in range(2):
+        start(by, server, client)
+        exchange(server, client)
+        talk(server, client)
+    assert completed(server) == completed(client) == 3
+    assert server.engine.channel_binding("tls-unique") == client.engine.channel_binding("tls-unique")
+
+
+@BY
+def test_ssl3_cannot_decline(engine_pki: PKI, by: str) -> None:
+    """It has no such warning: who does not want to ends the connection (RFC 5746 section 4.5)."""
+    ssl3 = {"min_version": Version.ssl3, "max_version": Version.ssl3}
+    unwilling = ssl3 | {"renegotiation": "never"}
+    server, client = pair(engine_pki, unwilling if by == "client" else ssl3, unwilling if by == "server" else ssl3)
+    start(by, server, client)
+    judge, told = (server, client) if by == "client" else (client, server)
+    broken(judge, told, Alert.handshake_failure, "SSL_ERROR_RENEGOTIATION_NOT_ALLOWED")
+
+
 @pytest.mark.parametrize("chunk", [1, 7])
 def test_in_small_pieces(engine_pki: PKI, chunk: int) -> None:
     server, client = pair(engine_pki)
