@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, cast
 
 import asn1crypto.core
 
-from ..certs.facts import CertType, KeyUse, facts
-from ..certs.info import reading
 from ..certs.nss import Usage, verify_peer
 from ..errors import CertificateError, NotFound, NSPRError
 from . import _trust
-from ._objects import PK11_FindCertsFromNickname, PK11_FindKeyByAnyCert, instances, wrap_all
+from ._objects import PK11_FindKeyByAnyCert, instances, wrap_all
 from ._settings import settings_of
 from ._sslt import SSL_ENABLE_OCSP_STAPLING
-from .cert import CERT_CheckCertValidTimes, CERT_GetCertNicknames, SECCertNicknames, SECCertTimeValidity
+from .cert import (
+    CERT_CheckCertValidTimes,
+    CERT_FindUserCertByUsage,
+    CERT_GetCertNicknames,
+    SECCertNicknames,
+    SECCertTimeValidity,
+    SECCertUsage,
+)
 from .prerror import sets_error
 from .types import CERTCertificate, SECKEYPrivateKey
 
@@ -53,48 +59,28 @@ def SSL_AuthCertificate(arg: Handle, fd: PRFileDesc, checksig: bool, isServer: b
 
 @sets_error
 def NSS_GetClientAuthData(arg: str | None, socket: PRFileDesc, caNames: list[bytes]) -> tuple[CERTCertificate, SECKEYPrivateKey]:
-    """The certificate of a nickname and its key; with None the first of ours that has not expired, is of one of the CAs, and
-    whose key is found (ssl.h).  Logs in, with the argument of SSL_SetPKCS11PinArg.
+    """The certificate of a nickname and its key; with None the first of ours that is valid now, under one of the CAs, and whose
+    key is found (ssl.h).  Logs in, with the argument of SSL_SetPKCS11PinArg.
 
-    `caNames`: DER; none: any CA will do, as in later NSS.  Differs: both are returned.  Raises NotFound (SEC_ERROR_UNKNOWN_CERT,
-    SSL_ERROR_NO_CERTIFICATE), NSPRError as PK11_FindKeyByAnyCert.
+    `caNames`: DER; none: any CA will do, as in later NSS.  Differs: both are returned.
+    Raises NotFound: SEC_ERROR_UNKNOWN_CERT (the nickname's), SSL_ERROR_NO_CERTIFICATE (none will do); NSPRError as
+    PK11_FindKeyByAnyCert.
     """
     wincx = settings_of(socket).pin_arg
     if arg:
-        return _by_nickname(arg, wincx)
+        return _with_key(arg, wincx)
     for nickname in CERT_GetCertNicknames(None, SECCertNicknames.SEC_CERT_NICKNAMES_USER, wincx):
-        try:
-            cert, key = _by_nickname(nickname, wincx, caNames)
-        except NSPRError:
-            continue
-        return cert, key
-    raise NotFound(
-        "no certificate of ours is for a client, valid, and of a CA that the server takes", name="SSL_ERROR_NO_CERTIFICATE"
-    )
+        with suppress(NSPRError):
+            cert, key = _with_key(nickname, wincx)
+            valid = CERT_CheckCertValidTimes(cert, time.time()) == SECCertTimeValidity.secCertTimeValid
+            if valid and (not caNames or _issued_under(cert, caNames)):
+                return cert, key
+    raise NotFound("no certificate of ours is for a client, valid, and under these CAs", name="SSL_ERROR_NO_CERTIFICATE")
 
 
-def _by_nickname(nickname: str, wincx: object, ca_names: list[bytes] | None = None) -> tuple[CERTCertificate, SECKEYPrivateKey]:
-    """`ca_names`: None where the application has named the certificate, and so means it though it may have expired."""
-    failed: NSPRError | None = None
-    for cert in PK11_FindCertsFromNickname(nickname, wincx):
-        if not _is_for_clients(cert) or (ca_names is not None and not _acceptable(cert, ca_names)):
-            continue
-        try:
-            return cert, PK11_FindKeyByAnyCert(cert, wincx)
-        except NSPRError as error:
-            failed = failed or error
-    raise failed or NotFound(f"{nickname!r} is no certificate for a client", name="SEC_ERROR_UNKNOWN_CERT")
-
-
-@reading()
-def _is_for_clients(cert: CERTCertificate) -> bool:
-    found = facts(cert.derCert)
-    return KeyUse.DIGITAL_SIGNATURE in found.key_use and CertType.SSL_CLIENT in found.types
-
-
-def _acceptable(cert: CERTCertificate, ca_names: list[bytes]) -> bool:
-    valid = CERT_CheckCertValidTimes(cert, time.time()) == SECCertTimeValidity.secCertTimeValid
-    return valid and (not ca_names or _issued_under(cert, ca_names))
+def _with_key(nickname: str, wincx: object) -> tuple[CERTCertificate, SECKEYPrivateKey]:
+    cert = CERT_FindUserCertByUsage(None, nickname, SECCertUsage.certUsageSSLClient, False, wincx)
+    return cert, PK11_FindKeyByAnyCert(cert, wincx)
 
 
 @sets_error
