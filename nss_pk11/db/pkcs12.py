@@ -47,7 +47,7 @@ def import_(database: Database, data: bytes, password: str) -> Imported:
 def decode(data: bytes, password: str) -> PKCS12KeyAndCertificates:
     """What is in a PKCS #12 file.  Raises PinIncorrect, CertificateError (SEC_ERROR_PKCS12_DECODING_PFX)."""
     try:
-        return _content(data, password)
+        return load(data, password.encode())
     except (ValueError, UnsupportedAlgorithm, TypeError) as error:
         if "password" in str(error).lower():
             raise PinIncorrect("this is not the password of the PKCS #12 file") from None
@@ -100,11 +100,12 @@ def export(database: Database, nickname: str, password: str) -> bytes:
         raise CertificateError(f"the certificate {nickname!r} cannot be exported", name="SEC_ERROR_BAD_DER") from None
 
 
-def _content(data: bytes, password: str) -> PKCS12KeyAndCertificates:
-    """What is in the file.  pk12util writes BER, of which cryptography warns: nothing the caller could do about."""
+def load(data: bytes, password: bytes | None) -> PKCS12KeyAndCertificates:
+    """What is in the file, as `cryptography` has it and raises.  pk12util writes BER, of which it warns: nothing the caller could
+    do about."""
     with _warnings, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "PKCS#12 bundle could not be parsed as DER", UserWarning)
-        return load_pkcs12(data, password.encode())
+        return load_pkcs12(data, password)
 
 
 def _issuers(database: Database, certificate: x509.Certificate) -> list[PKCS12Certificate]:

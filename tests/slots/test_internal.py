@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
 from nss_pk11 import pins
 from nss_pk11.errors import ConfigurationError, NotFound, PinCancelled, PinError, PinIncorrect, TokenError
 from nss_pk11.slots import Algorithm, PrivateKey, SlotManager
+from tests.db.tools import FEW_ITERATIONS, Tools
 from tests.support.pki import Authority
 
 from .conftest import Asked
@@ -115,6 +116,19 @@ def test_a_dsa_key_in_pkcs12(manager: SlotManager, tmp_path: Path) -> None:
     (tmp_path / "key.p12").write_bytes(packed)
     key, chain = manager.load_key_file(str(tmp_path / "key.p12"), pins.value("sesame"))
     assert (key.kind, key.public_key, chain) == ("dsa", MADE["dsa"].public_key(), [leaf.public_bytes(Encoding.DER)])
+
+
+@pytest.mark.parametrize("kind", ["rsa", "dsa", "ec"])
+def test_what_pk12util_wrote(manager: SlotManager, tmp_path: Path, kind: str) -> None:
+    """BER, which `cryptography` reads and warns of."""
+    (tmp_path / "db").mkdir()
+    tools = Tools(tmp_path / "db", "", environment=FEW_ITERATIONS)
+    tools.initialise()
+    arguments = {"rsa": ("-g", "2048"), "dsa": ("-g", "1024"), "ec": ("-q", "nistp256")}[kind]
+    tools.issue("www", "-k", kind, *arguments)
+    (tmp_path / "key.p12").write_bytes(tools.export("www", "sesame"))
+    key, chain = manager.load_key_file(str(tmp_path / "key.p12"), pins.value("sesame"))
+    assert (key.kind, chain) == (kind, [tools.der("www")])
 
 
 def test_loaded_key_is_found_by_its_uri(manager: SlotManager, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, load_der_private_key, load_pem_private_key, pkcs12
 
+from ...db.pkcs12 import load as load_pkcs12
 from ...errors import ConfigurationError, PinCancelled, PinError, PinIncorrect
 from ...pins import PinProvider, PinRequest
 
@@ -68,10 +69,10 @@ def _read_pkcs12(data: bytes, path: str, pins: PinProvider | None) -> tuple[obje
 def _load_pkcs12(data: bytes, passphrase: bytes | None) -> pkcs12.PKCS12KeyAndCertificates:
     """Without a passphrase: there is none, or it is empty, which PKCS #12 tells apart and people do not."""
     if passphrase is not None:
-        return pkcs12.load_pkcs12(data, passphrase)
+        return load_pkcs12(data, passphrase)
     for empty in (None, b""):
         try:
-            return pkcs12.load_pkcs12(data, empty)
+            return load_pkcs12(data, empty)
         except ValueError:
             continue
     raise TypeError("encrypted")
