@@ -64,6 +64,7 @@ SUBCOMMANDS = {
     "db": Subcommand(".db", "db", "NSS databases: certificates, trust, keys and modules in a directory."),
     "serve": Subcommand(".serve", "serve", "Serve TLS with a key on a token or in a file."),
     "connect": Subcommand(".connect", "connect", "Connect to a TLS server and say what was negotiated."),
+    "strsclnt": Subcommand(".nsstools.commands", "strsclnt", "NSS's test program: many connections, most resumed."),
 }
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}

@@ -1,0 +1,160 @@
+"""What the flags of NSS's programs say: suites, versions, groups, schemes, exporters.  Pure functions of text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from getopt import GetoptError, gnu_getopt
+from typing import NamedTuple, TypeVar
+
+from ...nss.ssl import SSLNamedGroup, SSLSignatureScheme, SSLVersionRange
+
+T = TypeVar("T")
+
+
+class BadFlags(Exception):
+    """What a user typed is none of what the program takes; its text is the program's own line, or empty for the usage."""
+
+
+def flags(arguments: list[str], letters: str) -> Iterator[tuple[str, str]]:
+    """Each flag and its value, in the order given, as PL_GetNextOpt has them; ("", word) for words that are no flag's."""
+    try:
+        found, words = gnu_getopt(arguments, letters)
+    except GetoptError as error:
+        raise BadFlags("") from error
+    yield from ((flag[1:], value) for flag, value in found)
+    yield from (("", word) for word in words)
+
+
+def number(text: str) -> int:
+    """A number as atoi reads it: 0 for what is none."""
+    digits = text.strip()
+    return int(digits) if digits.removeprefix("-").isdecimal() else 0
+
+
+def only_family(families: set[str], wanted: str) -> set[str]:
+    """-4 or -6, not both.  Raises BadFlags."""
+    if wanted not in families:
+        raise BadFlags("Only one of [-4, -6] can be specified.")
+    return {wanted}
+
+
+# --- suites ------------------------------------------------------------------------------------------------------------------
+
+# Letters of old scripts: A to F are SSL 2.0's, a to z SSL 3.0's (selfserv.c, strsclnt.c).
+SSL2_LETTERS = {"A": 0xFF01, "B": 0xFF02, "C": 0xFF03, "D": 0xFF04, "E": 0xFF06, "F": 0xFF07}
+SSL3_LETTERS = {
+    "a": 0x001D, "b": 0x001E, "c": 0x0004, "d": 0x000A, "e": 0x0009, "f": 0x0003, "g": 0x0006, "h": 0x001C, "i": 0x0001,
+    "j": 0xFEFF, "k": 0xFEFE, "l": 0x0062, "m": 0x0064, "n": 0x0005, "o": 0x0066, "p": 0x0016, "q": 0x0013, "r": 0x0015,
+    "s": 0x0012, "t": 0x0032, "u": 0x0033, "v": 0x002F, "w": 0x0038, "x": 0x0039, "y": 0x0035, "z": 0x0002,
+}  # fmt: skip
+_LETTERS = SSL2_LETTERS | SSL3_LETTERS
+
+
+def suites(text: str, program: str) -> list[int]:
+    """Suites as `-c` names them: `:XXXX` for a number in hexadecimal, or letters.  Raises BadFlags."""
+    found = []
+    while text:
+        if text[0] == ":":
+            found.append(_number(text[1:5], f"{program}: Invalid cipher value: {text[:5]:<5}"))
+            text = text[5:]
+        elif text[0] in _LETTERS:
+            found.append(_LETTERS[text[0]])
+            text = text[1:]
+        else:
+            raise BadFlags(f"{program}: Invalid cipher letter: {text[0]}")
+    return found
+
+
+def _number(digits: str, refusal: str) -> int:
+    try:
+        value = int(digits, 16) if len(digits) == 4 else 0
+    except ValueError:
+        value = 0
+    if value <= 0:
+        raise BadFlags(refusal)
+    return value
+
+
+# --- versions ----------------------------------------------------------------------------------------------------------------
+
+VERSIONS = {"ssl2": 0x0002, "ssl3": 0x0300, "tls1.0": 0x0301, "tls1.1": 0x0302, "tls1.2": 0x0303, "tls1.3": 0x0304}
+
+
+def version_range(text: str, supported: SSLVersionRange) -> SSLVersionRange:
+    """`-V min:max`; a side left out is what is supported.  Raises BadFlags."""
+    oldest, colon, newest = text.partition(":")
+    try:
+        found = SSLVersionRange(
+            VERSIONS[oldest] if oldest else supported.min, VERSIONS[newest] if newest else supported.max
+        )  # fmt: skip
+    except KeyError:
+        raise BadFlags("Bad version specified.") from None
+    if not colon or found.min > found.max:
+        raise BadFlags("Bad version specified.")
+    return found
+
+
+# --- groups and schemes --------------------------------------------------------------------------------------------------------
+
+GROUPS = {
+    "P256": SSLNamedGroup.ssl_grp_ec_secp256r1,
+    "P384": SSLNamedGroup.ssl_grp_ec_secp384r1,
+    "P521": SSLNamedGroup.ssl_grp_ec_secp521r1,
+    "x25519": SSLNamedGroup.ssl_grp_ec_curve25519,
+    "FF2048": SSLNamedGroup.ssl_grp_ffdhe_2048,
+    "FF3072": SSLNamedGroup.ssl_grp_ffdhe_3072,
+    "FF4096": SSLNamedGroup.ssl_grp_ffdhe_4096,
+    "FF6144": SSLNamedGroup.ssl_grp_ffdhe_6144,
+    "FF8192": SSLNamedGroup.ssl_grp_ffdhe_8192,
+    "mlkem768x25519": SSLNamedGroup.ssl_grp_kem_mlkem768x25519,
+}
+SCHEMES = {scheme.name.removeprefix("ssl_sig_"): scheme for scheme in SSLSignatureScheme if scheme.value}
+
+
+def groups(text: str) -> list[SSLNamedGroup]:
+    """`-I P256,x25519`.  Raises BadFlags."""
+    return _listed(text, GROUPS, "Bad group specified.")
+
+
+def schemes(text: str) -> list[SSLSignatureScheme]:
+    """`-J rsa_pss_rsae_sha256,…`.  Raises BadFlags."""
+    return _listed(text, SCHEMES, "Bad signature scheme specified.")
+
+
+def _listed(text: str, known: dict[str, T], refusal: str) -> list[T]:
+    try:
+        return [known[word] for word in text.split(",")]
+    except KeyError:
+        raise BadFlags(refusal) from None
+
+
+# --- exporters -----------------------------------------------------------------------------------------------------------------
+
+EXPORTER_BYTES = 20  # where the length is left out
+
+
+class Exporter(NamedTuple):
+    """`context`: None for none, which is not an empty one; `length`: bytes."""
+
+    label: bytes
+    length: int
+    context: bytes | None
+
+
+def exporters(text: str) -> list[Exporter]:
+    """`-x LABEL[:LENGTH[:CONTEXT]],…`.  Raises BadFlags."""
+    return [_exporter(*word.split(":", 2)) for word in text.split(",")]
+
+
+def _exporter(label: str, length: str = "", context: str | None = None) -> Exporter:
+    try:
+        size = int(length) if length else EXPORTER_BYTES
+        if size <= 0 or not label:
+            raise ValueError
+        return Exporter(_bytes(label), size, None if context is None else _bytes(context))
+    except ValueError:
+        raise BadFlags("Bad exporter specified.") from None
+
+
+def _bytes(text: str) -> bytes:
+    return bytes.fromhex(text[2:]) if text.startswith("0x") else text.encode()
