@@ -113,6 +113,7 @@ def serve(
     groups: tuple[Any, ...] | None,
     schemes: tuple[Any, ...] | None,
     alpn: tuple[str, ...] | None,
+    renegotiation: str,
     **rest: Any,
 ) -> None:
     """Serve TLS with a key on a token or in a file.
@@ -138,7 +139,7 @@ def serve(
         alpn = ("http/1.1",)
     settings = Settings(
         modules=rest.pop("modules"),
-        negotiation=negotiation(oldest, newest, suites, groups, schemes, alpn),
+        negotiation=negotiation(oldest, newest, suites, groups, schemes, alpn, renegotiation),
         client_auth=client_auth,
         ca=ca,
         application=application_for(directory, echo),
@@ -337,6 +338,10 @@ def configure(manager: SlotManager, settings: Settings, identities: tuple[Identi
         if fields["min_version"] > Version.tls1_2:
             raise ConfigurationError("no key here can sign for TLS 1.3", name="SSL_ERROR_UNSUPPORTED_VERSION")
         fields["max_version"] = min(fields["max_version"], Version.tls1_2)
+    if any(suite.export for suite in fields.get("suites", ())):
+        from ..net.stepdown import step_down
+
+        fields["step_down"] = step_down
     trust: Trust | DatabaseTrust | None = Trust.from_file(settings.ca) if settings.ca else None
     if trust is None and settings.database is not None and settings.client_auth != "none":
         trust = trust_of(manager)

@@ -1,4 +1,7 @@
-"""Options that `serve` and `connect` share: versions, suites, groups, ALPN, and addresses."""
+"""Options that `serve` and `connect` share: versions, suites, groups, ALPN, renegotiation, and addresses.
+
+What is there for old peers alone is never enabled but by name, and then said on stderr.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,15 @@ import click
 
 from ..errors import ConfigurationError
 from ..tls.codepoints import Group, SignatureScheme, Version
-from ..tls.suites import BY_NAME, DEFAULT_SUITES, Suite
+from ..tls.suites import BY_NAME, DEFAULT_SUITES, LEGACY_SUITES, SUITES, Suite
 from .output import note
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 T = TypeVar("T")
 
-VERSIONS = {"tls1.2": Version.tls1_2, "tls1.3": Version.tls1_3}
+VERSIONS = dict(zip(("ssl3", "tls1.0", "tls1.1", "tls1.2", "tls1.3"), Version, strict=True))
+MAX_NAMED = 4  # suites that a warning lists
+RENEGOTIATIONS = ("never", "secure", "legacy")
 
 _GROUP_NAMES = {group.name.lower(): group for group in Group} | {
     "p-256": Group.secp256r1,
@@ -24,7 +29,11 @@ _GROUP_NAMES = {group.name.lower(): group for group in Group} | {
     "prime256v1": Group.secp256r1,
 }
 _SCHEME_NAMES = {scheme.name.lower(): scheme for scheme in SignatureScheme}
-_SUITE_NAMES = {name.lower(): suite for name, suite in BY_NAME.items()}
+_SUITE_NAMES = {name.lower(): (suite,) for name, suite in BY_NAME.items()} | {
+    "legacy": tuple(dict.fromkeys(SUITES + LEGACY_SUITES))
+}
+# What peers before TLS 1.2 know that is not LEGACY: AES with SHA-1.
+_OLD_SUITES = tuple(suite for suite in SUITES if suite.min_version < Version.tls1_2)
 
 
 class Address(NamedTuple):
@@ -66,11 +75,11 @@ def _suites(ctx: click.Context, param: click.Parameter, value: str | None) -> tu
     if value is None:
         return None
     known = ", ".join(suite.openssl for suite in DEFAULT_SUITES)
-    suites = _named(_SUITE_NAMES, value, f"The modern ones are {known}", ctx, param)
-    old = [suite.openssl for suite in suites if not suite.modern]
+    found = _named(_SUITE_NAMES, value, f"The modern ones are {known}; LEGACY stands for all there are", ctx, param)
+    old = [named[0].openssl for named in found if len(named) == 1 and not named[0].modern and named[0] not in LEGACY_SUITES]
     if old:
         note(f"not modern, use only where a peer needs them: {', '.join(old)}", style="yellow")
-    return suites
+    return tuple(dict.fromkeys(suite for named in found for suite in named))
 
 
 def _groups(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[Group, ...] | None:
@@ -100,16 +109,19 @@ def _alpn(ctx: click.Context, param: click.Parameter, value: str | None) -> tupl
 
 
 def negotiation_options(command: Command) -> Command:
-    """--min, --max, --suites, --groups, --schemes, --alpn; see `negotiation`."""
+    """--min, --max, --suites, --groups, --schemes, --alpn, --renegotiation; see `negotiation`."""
     versions = click.Choice(list(VERSIONS))
     options = (
         click.option("--min", "oldest", type=versions, default="tls1.2", show_default=True, help="Oldest version."),
         click.option("--max", "newest", type=versions, default="tls1.3", show_default=True, help="Newest version."),
-        click.option("--suites", callback=_suites, metavar="NAMES", help="Cipher suites by IANA's or OpenSSL's names, in order."),
+        click.option("--suites", callback=_suites, metavar="NAMES",
+                     help="Cipher suites by IANA's, OpenSSL's or NSS's names, in order; LEGACY: all, the old ones last."),
         click.option("--groups", callback=_groups, metavar="NAMES", help="Key exchange groups in order: X25519MLKEM768,x25519,…"),
         click.option("--schemes", callback=_schemes, metavar="NAMES", help="Signature schemes: ed25519,rsa_pss_rsae_sha256,…"),
         click.option("--alpn", callback=_alpn, metavar="NAMES", help="Application protocols, in order: h2,http/1.1,…"),
-    )
+        click.option("--renegotiation", type=click.Choice(RENEGOTIATIONS), default="never", show_default=True,
+                     help="Below TLS 1.3: with nobody, with peers that know RFC 5746, with all."),
+    )  # fmt: skip
     for option in reversed(options):
         command = option(command)
     return command
@@ -122,12 +134,16 @@ def negotiation(
     groups: tuple[Group, ...] | None,
     schemes: tuple[SignatureScheme, ...] | None,
     alpn: tuple[str, ...] | None,
+    renegotiation: str,
 ) -> dict[str, Any]:
-    """The options as fields of a `tls.config.Config`.  Versions for which no suite was named are out.
+    """The options as fields of a `tls.config.Config`.  Versions for which no suite was named are out; to a version before
+    TLS 1.2 belong suites that it knows.  What is broken is said.
 
     Raises ConfigurationError where none is left.
     """
     first, last = VERSIONS[oldest], VERSIONS[newest]
+    if suites is None and first < Version.tls1_2:
+        suites = tuple(dict.fromkeys(DEFAULT_SUITES + _OLD_SUITES))
     if suites is not None:
         last = min(last, max(suite.max_version for suite in suites))
         first = max(first, min(suite.min_version for suite in suites))
@@ -135,11 +151,31 @@ def negotiation(
         raise ConfigurationError(
             f"no version is left: the oldest is {first.label}, the newest {last.label}", name="SSL_ERROR_INVALID_VERSION_RANGE"
         )
+    _warn_of_legacy(first, last, suites or (), renegotiation)
     from ..tls.messages.certificate import available_compressions
 
-    fields: dict[str, Any] = {"min_version": first, "max_version": last, "certificate_compression": available_compressions()}
+    fields: dict[str, Any] = {
+        "min_version": first,
+        "max_version": last,
+        "certificate_compression": available_compressions(),
+        "renegotiation": renegotiation,
+    }
     given = {"suites": suites, "groups": groups, "schemes": schemes, "alpn": alpn}
     return fields | {name: value for name, value in given.items() if value is not None}
+
+
+def _warn_of_legacy(first: Version, last: Version, suites: tuple[Suite, ...], renegotiation: str) -> None:
+    """One line about everything enabled that is known to be broken."""
+    broken = [version.label for version in Version if first <= version <= last and version < Version.tls1_2]
+    old = [
+        suite.openssl for suite in suites if suite in LEGACY_SUITES and suite.min_version <= last and suite.max_version >= first
+    ]
+    if old:
+        broken.append(", ".join(old) if len(old) <= MAX_NAMED else f"{len(old)} suites for old peers")
+    if renegotiation == "legacy":
+        broken.append("renegotiation without RFC 5746")
+    if broken:
+        note(f"known to be broken, enable it only where a peer knows nothing better: {', '.join(broken)}", style="yellow")
 
 
 def key_log(path: str) -> Callable[[str], None]:
