@@ -7,8 +7,8 @@ import socket
 import ssl as python_ssl
 import subprocess
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -17,6 +17,7 @@ from nss_pk11.errors import NSPRError
 from nss_pk11.nss import pk11pub, prinrval, prio, prnetdb, ssl
 from nss_pk11.nss.prio import PRFileDesc
 from tests.db.tools import Tools
+from tests.support.peers.base import Process
 from tests.support.require import require
 
 HOST = "host.example"  # in the server's certificate
@@ -222,3 +223,11 @@ def run(*command: str | Path, input: bytes = b"", status: int | None = 0, enviro
     output = (done.stdout + done.stderr).decode("utf-8", "replace")
     assert status is None or done.returncode == status, f"{command[0]}: {done.returncode}\n{output}"
     return output
+
+
+@contextmanager
+def openssl_server(files: Path, *arguments: str, name: str = "server") -> Iterator[int]:
+    """openssl s_server on the port this yields."""
+    own = ("-cert", files / f"{name}.pem", "-key", files / f"{name}.pem", "-CAfile", files / "ca.pem")
+    with Process([require("openssl"), "s_server", "-accept", "127.0.0.1:0", *own, *arguments]) as process:
+        yield int(process.wait_for(r"^ACCEPT \S+:(\d+)")[1])
