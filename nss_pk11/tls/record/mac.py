@@ -78,7 +78,8 @@ class Ssl3Mac(_Even):
 
     def __call__(self, sequence: int, content_type: int, data: bytes) -> bytes:
         inner = self._inner.copy()
-        inner.update(_SSL3_HEADER.pack(sequence, content_type, len(data)) + data)
+        inner.update(_SSL3_HEADER.pack(sequence, content_type, len(data)))
+        inner.update(data)
         outer = self._outer.copy()
         outer.update(inner.digest())
         return outer.digest()
