@@ -52,7 +52,7 @@ def key_id_of_certificate(certificate: x509.Certificate) -> bytes:
     info = certificate.public_key
     try:
         algorithm = info["algorithm"]["algorithm"].native
-        if algorithm == "rsa":
+        if algorithm in ("rsa", "rsassa_pss"):
             return _digest(_unsigned(info["public_key"].parsed["modulus"].native))
         if algorithm == "dsa":
             return _digest(_unsigned(info["public_key"].parsed.native))
