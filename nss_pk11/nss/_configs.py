@@ -13,6 +13,7 @@ from ..errors import ConfigurationError, NSPRError
 from ..net.stepdown import step_down
 from ..tls.codepoints import SignatureScheme, Version
 from ..tls.config import DEFAULT_GROUPS, DEFAULT_SCHEMES, ClientConfig, ServerConfig
+from ..tls.signatures import allowed_in
 from . import _sslt as o
 from ._serverkeys import client_authorities, identities
 from ._state import state
@@ -152,7 +153,7 @@ def _served(suites: Iterable[Suite], served: tuple[Identity, ...]) -> tuple[Suit
         found.update(_KEY_EXCHANGES[scheme.name.split("_")[0]] for scheme in identity.schemes)
         if identity.can_decrypt:
             found |= {"rsa", "rsa_export"}
-        if identity.schemes:
+        if any(allowed_in(scheme, Version.tls1_3) for scheme in identity.schemes):
             found.add("any")
         if any(scheme.name.startswith("rsa") for scheme in identity.schemes):
             found.add("dhe_rsa")

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
-import asn1crypto.keys
+import asn1crypto.core
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 
@@ -85,11 +85,8 @@ def NSS_FindCertKEAType(cert: CERTCertificate | None) -> SSLKEAType:
     Differs: a DSA key is for ssl_kea_dh, as in later NSS; 3.10 knew no use for one on a server."""
     if cert is None:
         return SSLKEAType.ssl_kea_null
-    try:
-        algorithm = asn1crypto.keys.PublicKeyInfo.load(cert.spki)["algorithm"]["algorithm"].dotted
-    except (ValueError, TypeError):
-        return SSLKEAType.ssl_kea_null
-    return _KEA_TYPES.get(algorithm, SSLKEAType.ssl_kea_null)
+    algorithm = asn1crypto.core.Sequence.load(cert.spki)[0][0]  # not PublicKeyInfo, which knows none of the rare ones
+    return _KEA_TYPES.get(algorithm.dotted, SSLKEAType.ssl_kea_null)
 
 
 # --- a certificate per type ------------------------------------------------------------------------------------------
