@@ -8,24 +8,27 @@ from __future__ import annotations
 
 import ssl
 import tempfile
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from asn1crypto import pem
 from asn1crypto.core import Integer, SequenceOf
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding
+from cryptography.hazmat.primitives.asymmetric.utils import NoDigestInfo, Prehashed
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
 from nss_pk11.errors import AlertReceived, NSPRError
+from nss_pk11.slots.internal.keys import SoftwareKey
 from nss_pk11.tls.codepoints import Group, SignatureScheme, Version
 from nss_pk11.tls.config import ClientConfig, Identity, ServerConfig
 from nss_pk11.tls.engine import Engine
 from nss_pk11.tls.events import Data, ForgetSession, NewSession, StoreSession
 from nss_pk11.tls.session import Session
-from nss_pk11.tls.signatures import allowed_in, fits, key_kind
+from nss_pk11.tls.signatures import allowed_in, fits, key_kind, md5_sha1
 from nss_pk11.tls.waits import ChooseClientIdentity, Decrypt, LookupSession, Operation, Sign, VerifyPeer
 
 from .pki import Credential
@@ -35,13 +38,13 @@ _HASHES: dict[str, hashes.HashAlgorithm] = {
 }
 
 _PREFERRED = sorted(SignatureScheme, key=lambda scheme: scheme.name.endswith("sha1"))
+_NEWEST_FIRST = sorted(Version, reverse=True)
 
 
 def identity(credential: Credential, *, ocsp: bytes = b"", cost: float = 0.0) -> Identity:
     """An engine's identity of a credential with a key in a file; it can do whatever its kind of key can."""
     leaf, issuer = credential.certificate, credential.authority.certificate
-    kind = key_kind(leaf)
-    both = (Version.tls1_3, Version.tls1_2)
+    kind, key = key_kind(leaf), cast("Any", load_pem_private_key(credential.key_file.read_bytes(), None))
     names: list[str] = []
     for extension in leaf.extensions:
         if isinstance(extension.value, x509.SubjectAlternativeName):
@@ -49,19 +52,28 @@ def identity(credential: Credential, *, ocsp: bytes = b"", cost: float = 0.0) ->
     return Identity(
         chain=(leaf.public_bytes(Encoding.DER), issuer.public_bytes(Encoding.DER)),
         # As `net.identity`: a curve's own scheme only, whatever the version; SHA-1 last.
-        schemes=tuple(s for s in _PREFERRED if fits(s, kind, both[0] if allowed_in(s, both[0]) else both[1])),
-        key=load_pem_private_key(credential.key_file.read_bytes(), None),
+        schemes=tuple(s for s in _PREFERRED if fits(s, kind, next(v for v in _NEWEST_FIRST if allowed_in(s, v)))),
+        key=key,
         can_decrypt=kind == "rsa",
         names=tuple(names),
         cost=cost,
         ocsp=ocsp,
         curve=Group[kind] if kind.startswith("secp") else None,
         issuers=(leaf.issuer.public_bytes(), issuer.issuer.public_bytes()),
+        modulus_bits=key.key_size if kind.startswith("rsa") else 0,
     )
 
 
-def sign(key: Any, scheme: SignatureScheme, message: bytes) -> bytes:
+def sign(key: Any, scheme: SignatureScheme, message: bytes, prehashed: bool = False) -> bytes:
     family, _, name = scheme.name.rpartition("_")
+    if scheme == SignatureScheme.rsa_pkcs1_md5_sha1:
+        return bytes(key.sign(message if prehashed else md5_sha1(message), padding.PKCS1v15(), NoDigestInfo()))
+    if family in ("dsa", "ecdsa") and name == "sha1":
+        hash_ = Prehashed(_HASHES[name]) if prehashed else _HASHES[name]
+        return bytes(key.sign(message, hash_ if family == "dsa" else ec.ECDSA(hash_)))
+    assert not prehashed
+    if family == "dsa":
+        return bytes(key.sign(message, _HASHES[name]))
     if family.startswith("rsa_pss"):
         return bytes(key.sign(message, padding.PSS(padding.MGF1(_HASHES[name]), _HASHES[name].digest_size), _HASHES[name]))
     if family.startswith("rsa"):
@@ -143,9 +155,11 @@ class Driver:
 
     def _result(self, operation: Operation) -> object:
         if isinstance(operation, Sign):
-            return sign(operation.identity.key, operation.scheme, operation.message)
+            return sign(operation.identity.key, operation.scheme, operation.message, operation.prehashed)
         if isinstance(operation, Decrypt):
             key: Any = operation.identity.key
+            if isinstance(key, SoftwareKey):
+                return key.decrypt(operation.ciphertext)
             try:
                 return key.decrypt(operation.ciphertext, padding.PKCS1v15())
             except ValueError:
@@ -219,11 +233,17 @@ def exchange(a: Peer, b: Peer) -> None:
 
 
 def server_context(
-    credential: Credential, *, ciphers: str = "ALL:@SECLEVEL=0", tls13: bool = False, dh: tuple[int, int] | None = None
+    credential: Credential,
+    *,
+    ciphers: str = "ALL:@SECLEVEL=0",
+    tls13: bool = False,
+    version: Version | None = None,
+    dh: tuple[int, int] | None = None,
 ) -> ssl.SSLContext:
-    """OpenSSL as a server.  `dh`: prime and generator of its Diffie-Hellman group; without one it has none."""
+    """OpenSSL as a server.  `version`: the only one, else TLS 1.2 and, with `tls13`, TLS 1.3; `dh`: prime and generator of its
+    Diffie-Hellman group; without one it has none."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    _limit(context, ciphers, tls13)
+    _limit(context, ciphers, tls13, version)
     if dh is not None:
         with tempfile.NamedTemporaryFile(suffix=".pem") as file:
             file.write(pem.armor("DH PARAMETERS", SequenceOf(dh, spec=Integer).dump()))
@@ -234,18 +254,25 @@ def server_context(
 
 
 def client_context(
-    ca_file: Path, *, ciphers: str = "ALL:@SECLEVEL=0", tls13: bool = False, credential: Credential | None = None
+    ca_file: Path,
+    *,
+    ciphers: str = "ALL:@SECLEVEL=0",
+    tls13: bool = False,
+    version: Version | None = None,
+    credential: Credential | None = None,
 ) -> ssl.SSLContext:
-    """OpenSSL as a client."""
+    """OpenSSL as a client; `version` as for a server."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.load_verify_locations(ca_file)
     if credential is not None:
         context.load_cert_chain(credential.chain_file, credential.key_file)
-    _limit(context, ciphers, tls13)
+    _limit(context, ciphers, tls13, version)
     return context
 
 
-def _limit(context: ssl.SSLContext, ciphers: str, tls13: bool) -> None:
+def _limit(context: ssl.SSLContext, ciphers: str, tls13: bool, version: Version | None) -> None:
     context.set_ciphers(ciphers)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.maximum_version = ssl.TLSVersion.TLSv1_3 if tls13 else ssl.TLSVersion.TLSv1_2
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of versions before TLS 1.2
+        context.minimum_version = ssl.TLSVersion(version or Version.tls1_2)
+        context.maximum_version = ssl.TLSVersion(version or (Version.tls1_3 if tls13 else Version.tls1_2))
