@@ -196,6 +196,22 @@ def test_the_engine_alone(machine: SoftHSM) -> None:
     assert transport.answer == b"hello"
 
 
+def test_an_old_peer(machine: SoftHSM) -> None:
+    """The example's other end is our own server that was told to be old."""
+    uri = f"pkcs11:token=web;object=www?module-path={machine.module_path}&pin-value={PIN}"
+    old = ("--min", "tls1.0", "--max", "tls1.0", "--renegotiation", "secure", "--echo")
+    command = [sys.executable, "-m", "nss_pk11", "serve", "--listen", "127.0.0.1:0", "--identity", uri, *old]
+    with subprocess.Popen(
+        command, env=machine.environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as server:
+        try:
+            assert server.stdout is not None
+            port = server.stdout.readline().rpartition(":")[2].strip()
+            assert finish(start(machine, EXAMPLES[5], {"8443": port})) == "769\n"
+        finally:
+            server.terminate()
+
+
 def test_the_readme_links_to_files_that_exist() -> None:
     for page in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"):
         for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", (ROOT / page).read_text("utf-8")):
