@@ -12,8 +12,11 @@ from nss_pk11.certs import Trust
 from nss_pk11.net.identity import key_of, load_identity
 from nss_pk11.slots import SlotManager
 
+from ..support.old_peers import PEERS, OldPeer
+from ..support.old_pki import OldKeys, OldPKI, OldTrust
 from ..support.peers.table import ServerPool
 from ..support.pki import PKI, Credential
+from .talking import Matrix
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -82,9 +85,9 @@ def stranger(directory: Path) -> PKI:
 
 @pytest.fixture(scope="package")
 def tokens(softhsm: SoftHSM) -> dict[str, TokenOnDisk]:
-    """A server's and a client's.  Made before the manager loads the module: SoftHSM never sees tokens that another process
-    makes later."""
-    return {label: softhsm.create_token(f"interop-{label}") for label in ("server", "client")}
+    """A server's, a client's, and one for the keys of old peers' days.  Made before the manager loads the module: SoftHSM never
+    sees tokens that another process makes later."""
+    return {label: softhsm.create_token(f"interop-{label}") for label in ("server", "client", "old")}
 
 
 @pytest.fixture(scope="package")
@@ -110,3 +113,35 @@ def foreign(directory: Path) -> Iterator[ServerPool]:
     pool = ServerPool(directory)
     yield pool
     pool.close()
+
+
+# --- for SSL 3.0, TLS 1.0 and TLS 1.1 --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="package")
+def old_pki(directory: Path) -> OldPKI:
+    return OldPKI(directory / "old-pki", "Old")
+
+
+@pytest.fixture(scope="package")
+def old_trust(old_pki: OldPKI) -> OldTrust:
+    return OldTrust(old_pki)
+
+
+@pytest.fixture(scope="package")
+def old_keys(tokens: dict[str, TokenOnDisk], manager: SlotManager) -> OldKeys:
+    return OldKeys(tokens["old"], manager)
+
+
+@pytest.fixture(scope="package")
+def old_peers(old_pki: OldPKI, directory: Path) -> Iterator[dict[str, OldPeer]]:
+    """By their letter."""
+    peers = {peer.key: peer(old_pki, directory) for peer in PEERS}
+    yield peers
+    for peer in peers.values():
+        peer.close()
+
+
+@pytest.fixture(scope="package")
+def matrix() -> Matrix:
+    return Matrix()

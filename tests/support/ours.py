@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from nss_pk11.errors import NSPRError
 from nss_pk11.net.blocking import TLSSocket
-from nss_pk11.net.executor import KeyExecutor, Unverified
+from nss_pk11.net.executor import KeyExecutor
 from nss_pk11.net.record import negotiated
 from nss_pk11.net.server import Server
 from nss_pk11.sessions import ServerCache
@@ -26,8 +26,8 @@ from nss_pk11.tls.engine import Engine
 from .peers.base import HOST, REQUEST, TIMEOUT
 
 if TYPE_CHECKING:
-    from nss_pk11.certs import Trust
-    from nss_pk11.net.connection import Connection
+    from nss_pk11.net.connection import Application, Connection
+    from nss_pk11.net.executor import Verifier
     from nss_pk11.tls.config import ClientConfig, ServerConfig
     from nss_pk11.tls.events import ConnectionInfo
     from nss_pk11.tls.session import Session
@@ -130,16 +130,17 @@ class OurServer:
     """A server in a thread.  `seen`: what ended, newest last; `mark` before a connection, and `next` after
     it, give what became of it.
 
-    `actions`: by path of the request.
+    `actions`: by path of the request; `application`: what speaks instead of a `Page`.
     """
 
     def __init__(
         self,
         config: ServerConfig,
         *,
-        trust: Trust | Unverified | None = None,
+        trust: Verifier | None = None,
         handshake_timeout: float = 10.0,
         actions: dict[bytes, Action] | None = None,
+        application: Callable[[Connection], Application] | None = None,
     ) -> None:
         self.seen: list[Seen] = []
         self._ended = threading.Condition()
@@ -151,7 +152,7 @@ class OurServer:
             config,
             self.executor,
             [listener],
-            lambda connection: Page(connection, actions or {}),
+            application or (lambda connection: Page(connection, actions or {})),
             closed=self._closed,
             turn_over=self._turn_over,
             handshake_timeout=handshake_timeout,
@@ -198,7 +199,7 @@ def connect(
     port: int,
     config: ClientConfig,
     *,
-    trust: Trust | Unverified | None = None,
+    trust: Verifier | None = None,
     request: bytes | None = REQUEST,
     use: Callable[[TLSSocket], None] | None = None,
 ) -> Seen:

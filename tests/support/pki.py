@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, mldsa, rsa
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, mldsa, rsa
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -41,6 +41,9 @@ DAY = datetime.timedelta(days=1)
 
 _GENERATE: dict[str, Callable[[], Any]] = {
     "rsa": lambda: rsa.generate_private_key(65537, 2048),
+    "rsa1024": lambda: rsa.generate_private_key(65537, 1024),  # this and the next two only old peers have
+    "rsa512": lambda: _short_rsa(512),
+    "dsa": lambda: dsa.generate_private_key(1024),
     "p256": lambda: ec.generate_private_key(ec.SECP256R1()),
     "p384": lambda: ec.generate_private_key(ec.SECP384R1()),
     "p521": lambda: ec.generate_private_key(ec.SECP521R1()),
@@ -50,6 +53,13 @@ _GENERATE: dict[str, Callable[[], Any]] = {
     "mldsa65": mldsa.MLDSA65PrivateKey.generate,
     "mldsa87": mldsa.MLDSA87PrivateKey.generate,
 }
+
+
+def _short_rsa(bits: int) -> Any:
+    """Shorter than `cryptography` makes them."""
+    command = [require("openssl"), "genrsa", str(bits)]
+    made = subprocess.run(command, check=True, capture_output=True, timeout=30, stdin=subprocess.DEVNULL)
+    return load_pem_private_key(made.stdout, None)
 
 
 def _name(common_name: str) -> x509.Name:

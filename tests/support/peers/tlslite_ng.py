@@ -9,8 +9,11 @@ import threading
 import warnings
 from typing import TYPE_CHECKING, Any, Self
 
+from nss_pk11.tls.codepoints import Version
+
 from ..require import missing
 from .base import HOST, REQUEST, TIMEOUT
+from .commanded import SHORT_CONVERSATION, answers
 
 if TYPE_CHECKING:
     from ..pki import Credential
@@ -46,12 +49,15 @@ class TLSLiteServer:
     """Answers one connection, its certificate compressed by `algorithm` if the client takes that; `used` says whether."""
 
     def __init__(self, credential: Credential, algorithm: str) -> None:
+        self._settings = _settings(algorithm)
+        self.used = ""
+        self._listen(credential)
+
+    def _listen(self, credential: Credential) -> None:
         api = _library()
         self._chain = api.X509CertChain()
         self._chain.parsePemList(credential.chain_file.read_text())
         self._key = api.parsePEMKey(credential.key_file.read_text(), private=True)
-        self._settings = _settings(algorithm)
-        self.used = ""
         self._listener = socket.create_server((HOST, 0))
         self.port: int = self._listener.getsockname()[1]
         self._thread = threading.Thread(target=self._run, name="tlslite-server")
@@ -64,10 +70,13 @@ class TLSLiteServer:
             with plain:
                 connection = _library().TLSConnection(plain)
                 connection.handshakeServer(certChain=self._chain, privateKey=self._key, settings=self._settings)
-                self.used = connection.server_cert_compression_algo or ""
-                connection.read()
-                connection.write(b"HTTP/1.0 200 OK\r\n\r\nhello")
+                self._answer(connection)
                 connection.close()
+
+    def _answer(self, connection: Any) -> None:
+        self.used = connection.server_cert_compression_algo or ""
+        connection.read()
+        connection.write(b"HTTP/1.0 200 OK\r\n\r\nhello")
 
     def stop(self) -> None:
         with contextlib.suppress(OSError):
@@ -80,3 +89,57 @@ class TLSLiteServer:
 
     def __exit__(self, *exception: object) -> None:
         self.stop()
+
+
+# --- SSL 3.0 to TLS 1.2 ------------------------------------------------------------------------------------------------------
+
+
+def _old_settings(version: Version, cipher: str, mac: str, key_exchange: str) -> Any:
+    """Exactly one suite in one version; in tlslite-ng's own words."""
+    settings = _library().HandshakeSettings()
+    settings.minVersion = settings.maxVersion = divmod(version, 0x100)
+    settings.cipherNames, settings.macNames, settings.keyExchangeNames = [cipher], [mac], [key_exchange]
+    settings.minKeySize = 512
+    settings.useEncryptThenMAC = settings.useExtendedMasterSecret = False
+    return settings
+
+
+def _negotiated(connection: Any) -> tuple[int, int]:
+    """Version and suite."""
+    major, minor = connection.version
+    return major << 8 | minor, connection.session.cipherSuite
+
+
+def old_tlslite_client(port: int, *limits: Any) -> tuple[int, int]:
+    """One conversation (`commanded`); version and suite of it."""
+    with socket.create_connection((HOST, port), TIMEOUT) as plain:
+        connection = _library().TLSConnection(plain)
+        connection.handshakeClientCert(settings=_old_settings(*limits))
+        for line, answer in zip(SHORT_CONVERSATION, answers(SHORT_CONVERSATION), strict=True):
+            connection.write(line)
+            assert connection.read(max=len(answer), min=len(answer)) == answer
+        negotiated = _negotiated(connection)
+        connection.close()
+        return negotiated
+
+
+class OldTLSLiteServer(TLSLiteServer):
+    """Answers one conversation; `negotiated`: version and suite, once it went well; `error`: why not."""
+
+    def __init__(self, credential: Credential, *limits: Any) -> None:
+        self._settings = _old_settings(*limits)
+        self.negotiated: tuple[int, int] | None = None
+        self.error: Exception | None = None
+        self._listen(credential)
+
+    def _run(self) -> None:
+        try:
+            super()._run()
+        except Exception as error:
+            self.error = error
+
+    def _answer(self, connection: Any) -> None:
+        for line, answer in zip(SHORT_CONVERSATION, answers(SHORT_CONVERSATION), strict=True):
+            assert connection.read(max=len(line), min=len(line)) == line
+            connection.write(answer)
+        self.negotiated = _negotiated(connection)
