@@ -97,6 +97,7 @@ def _server(settings: Settings, first: bool, tickets: Tickets | None) -> ServerC
         renegotiation=SERVER_MODES[settings.options[o.SSL_ENABLE_RENEGOTIATION]],
         tickets=tickets,
         session_ids=not settings.no_cache,
+        resume_without_certificate=settings.options[o.SSL_REQUIRE_CERTIFICATE] != o.SSL_REQUIRE_NO_ERROR,
         rollback_detection=settings.on(o.SSL_ROLLBACK_DETECTION),
         step_down=None if settings.on(o.SSL_NO_STEP_DOWN) else step_down,
     )
@@ -128,6 +129,7 @@ def _common(settings: Settings, restricted: bool) -> dict[str, Any]:
         "require_safe_negotiation": settings.on(o.SSL_REQUIRE_SAFE_NEGOTIATION),
         "split_records": settings.on(o.SSL_CBC_RANDOM_IV),
         "extended_master_secret": settings.on(o.SSL_ENABLE_EXTENDED_MASTER_SECRET),
+        "named_dh_groups_only": settings.on(o.SSL_REQUIRE_DH_NAMED_GROUPS),
     }
 
 

@@ -102,6 +102,7 @@ class Config:
     `require_safe_negotiation`: no handshake at all below TLS 1.3 with a peer that does not know RFC 5746.
     `split_records`: send application data in two records under CBC below TLS 1.1, whose IVs can be foreseen (BEAST).
     `extended_master_secret`: offer or accept it below TLS 1.3 (RFC 7627).
+    `named_dh_groups_only`: no finite field below TLS 1.3 but one of RFC 7919, with a peer that knows these.
     """
 
     min_version: Version = Version.tls1_2
@@ -119,6 +120,7 @@ class Config:
     require_safe_negotiation: bool = False
     split_records: bool = True
     extended_master_secret: bool = True
+    named_dh_groups_only: bool = False
     clock: Callable[[], float] = time.time
     random: Callable[[int], bytes] = os.urandom
     _answers: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
@@ -209,6 +211,7 @@ class ServerConfig(Config):
     stateless resumption; `session_ids`: whether the driver answers LookupSession and keeps StoreSession events;
     `ticket_count`: TLS 1.3 tickets sent after a full handshake; `prefer_own_order`: the server's order of suites and groups wins;
     `refuse_unknown_names`: unrecognized_name instead of the default identity (RFC 6066 section 3);
+    `resume_without_certificate`: sessions of clients that had none are good where one is requested;
     `rollback_detection`: the version inside an RSA premaster secret must be what the client offered (RFC 5246 section 7.4.7.1);
     `step_down`: answers the short RSA key of 512 or 1024 bits for export suites; None: no suite for which the identity's own
     key is too long."""
@@ -221,7 +224,14 @@ class ServerConfig(Config):
     session_lifetime: int = 7200
     prefer_own_order: bool = True
     refuse_unknown_names: bool = False
+    resume_without_certificate: bool = True
     rollback_detection: bool = True
     step_down: Callable[[int], StepDownKey] | None = None
     encrypt_then_mac: bool = True
     context: bytes = field(default=b"", repr=False)  # mixed into sessions: a session of one context is no good in another
+
+    def accepts_session_of(self, peer_chain: tuple[bytes, ...]) -> bool:
+        """Whether a session in which the client has shown `peer_chain` is as well authenticated as is asked for now."""
+        if self.client_auth == "none":
+            return not peer_chain
+        return bool(peer_chain) or (self.client_auth == "request" and self.resume_without_certificate)

@@ -596,6 +596,7 @@ def test_client_certificates(request_certificate: int, require: int, first: str,
     ssl.SSL_OptionSet(fd, ssl.SSL_REQUIRE_CERTIFICATE, require)
     assert server_config(fd).client_auth == first
     assert server_config(fd, first=False).client_auth == later
+    assert server_config(fd).resume_without_certificate is (require != ssl.SSL_REQUIRE_NO_ERROR)
     ca = pk11pub.PK11_FindCertFromNickname("ca").derSubject
     assert server_config(fd).authorities == ((ca,) if request_certificate else ())
 
@@ -627,6 +628,7 @@ def test_renegotiation(value: int, client: str, server: str, fd: PRFileDesc) -> 
         (ssl.SSL_REQUIRE_SAFE_NEGOTIATION, "require_safe_negotiation"),
         (ssl.SSL_CBC_RANDOM_IV, "split_records"),
         (ssl.SSL_ENABLE_EXTENDED_MASTER_SECRET, "extended_master_secret"),
+        (ssl.SSL_REQUIRE_DH_NAMED_GROUPS, "named_dh_groups_only"),
         (ssl.SSL_ENABLE_OCSP_STAPLING, "request_ocsp"),
         (ssl.SSL_ENABLE_FALLBACK_SCSV, "fallback"),
         (ssl.SSL_ENABLE_TLS13_COMPAT_MODE, "middlebox_compatibility"),
@@ -645,6 +647,7 @@ def test_options_of_a_client(option: int, field: str, fd: PRFileDesc) -> None:
         (ssl.SSL_REQUIRE_SAFE_NEGOTIATION, "require_safe_negotiation"),
         (ssl.SSL_CBC_RANDOM_IV, "split_records"),
         (ssl.SSL_ENABLE_EXTENDED_MASTER_SECRET, "extended_master_secret"),
+        (ssl.SSL_REQUIRE_DH_NAMED_GROUPS, "named_dh_groups_only"),
         (ssl.SSL_ROLLBACK_DETECTION, "rollback_detection"),
     ],
 )

@@ -157,9 +157,9 @@ def _choose_curve(config: ServerConfig, offer: Offer) -> Group | None:
 
 
 def _choose_finite_field(config: ServerConfig, offer: Offer) -> Group | None:
-    """RFC 7919 section 4: one the client names; ffdhe2048 for a client that names none at all."""
+    """RFC 7919 section 4: one the client names; ffdhe2048 for a client that names none at all, if that may be."""
     if not _names_finite_field(offer):
-        return Group.ffdhe2048 if Group.ffdhe2048 in config.groups else None
+        return Group.ffdhe2048 if Group.ffdhe2048 in config.groups and not config.named_dh_groups_only else None
     return _first_common(config, [group for group in offer.groups or () if group in FINITE_FIELDS])
 
 

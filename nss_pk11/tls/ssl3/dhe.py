@@ -28,10 +28,10 @@ class DheServer:
 
 
 class DheClient:
-    """`least_bits`: how long the server's prime must be."""
+    """`least_bits`: how long the server's prime must be; `named_only`: and a group of RFC 7919."""
 
-    def __init__(self, least_bits: int) -> None:
-        self._least_bits = least_bits
+    def __init__(self, least_bits: int, *, named_only: bool = False) -> None:
+        self._least_bits, self._named_only = least_bits, named_only
         self.group: Group | None = None
         self._prime = self._generator = 0
         self._public = b""
@@ -50,6 +50,10 @@ class DheClient:
             raise IllegalParameter("server's Diffie-Hellman group is none", name="SSL_ERROR_RX_MALFORMED_DHE_KEY_SHARE")
         known = (group for group, p in ffdhe.PRIMES.items() if p == self._prime and self._generator == ffdhe.GENERATOR)
         self.group = next(known, None)
+        if self._named_only and self.group is None:
+            raise InsufficientSecurity(
+                "server's Diffie-Hellman group is none of RFC 7919", name="SSL_ERROR_WEAK_SERVER_EPHEMERAL_DH_KEY"
+            )
 
     def answer(self) -> tuple[bytes, bytes]:
         if self.group is not None:

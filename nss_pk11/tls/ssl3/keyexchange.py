@@ -67,7 +67,7 @@ def for_client(suite: Suite, leaf: Certificate, hello: ClientHello, version: Ver
     if suite.key_exchange.startswith("ecdhe"):
         return EcdheClient(config.groups)
     if suite.key_exchange.startswith("dhe"):
-        return DheClient(config.least_dh_bits)
+        return DheClient(config.least_dh_bits, named_only=config.named_dh_groups_only)
     if has_parameters(suite, leaf):
         return RsaExportClient(suite.rsa_limit, hello.version, version, config.random)
     key = leaf.public_key()

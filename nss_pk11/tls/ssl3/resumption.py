@@ -53,6 +53,5 @@ def _acceptable(config: ServerConfig, offer: Offer, session: Session, server_nam
         and session.server_name == server_name
         and (session.extended_master_secret or not offer.extended_master_secret)
         and (config.extended_master_secret or not session.extended_master_secret)
-        and (config.client_auth != "require" or bool(session.peer_chain))
-        and (config.client_auth != "none" or not session.peer_chain)
+        and config.accepts_session_of(session.peer_chain)
     )

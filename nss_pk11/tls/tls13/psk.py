@@ -63,8 +63,7 @@ def _acceptable(config: ServerConfig, session: Session, suite: Suite, server_nam
         and old is not None
         and old.hash == suite.hash
         and session.server_name == server_name
-        and (config.client_auth != "require" or bool(session.peer_chain))
-        and (config.client_auth != "none" or not session.peer_chain)
+        and config.accepts_session_of(session.peer_chain)
     )
 
 
