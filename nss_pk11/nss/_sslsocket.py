@@ -54,6 +54,7 @@ Buffer = bytes | bytearray | memoryview
 T = TypeVar("T")
 
 SEND, RECEIVE = 1, 2  # directions that PR_Shutdown ended
+MAX_DRAINED = 4  # reads, when a socket is closed
 
 
 class SSLLayer(Layer):
@@ -208,6 +209,7 @@ class SSLLayer(Layer):
         try:
             if self.secure:
                 self._say_goodbye()
+                self._drain()
         finally:
             with self.lock:
                 self.peer_chain = []
@@ -222,6 +224,14 @@ class SSLLayer(Layer):
                 return
             engine.close()
             self._send_what_fits()
+
+    def _drain(self) -> None:
+        """Throw away what has come and was not read, a server's tickets as a rule: a socket closed over unread data resets the
+        connection, and what the peer has not read yet is lost."""
+        with suppress(Blocked, NSPRError):
+            for _ in range(MAX_DRAINED):
+                if not self.lower.receive_now(READ_SIZE):
+                    break
 
     def poll(self, events: int) -> tuple[int, bool]:
         """NSS's ssl_Poll: a handshake waits for what it waits for, whatever the application wants to do after it."""

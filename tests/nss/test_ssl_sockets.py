@@ -69,7 +69,9 @@ class TestTalking:
         def swap(sock: python_ssl.SSLSocket) -> int:
             count = 0
             while count < len(data):
-                count += len(sock.recv(65536))
+                more = len(sock.recv(65536))
+                assert more, count
+                count += more
             sock.sendall(data)
             return count
 
