@@ -264,9 +264,9 @@ def client_context(
     """OpenSSL as a client; `version` as for a server."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.load_verify_locations(ca_file)
+    _limit(context, ciphers, tls13, version)  # first, as it decides which keys are long enough
     if credential is not None:
         context.load_cert_chain(credential.chain_file, credential.key_file)
-    _limit(context, ciphers, tls13, version)
     return context
 
 

@@ -104,7 +104,7 @@ class ClientHandshake:
         info, records = self.info, self.link.records
         info.suite = self.suite
         info.extended_master_secret = X.extended_master_secret in self.answers
-        info.encrypt_then_mac = X.encrypt_then_mac in self.answers
+        info.encrypt_then_mac = X.encrypt_then_mac in self.answers and self.suite.cipher.kind == "cbc"
         ext.take_server_answers(self.answers, self.hello.extensions, self.config, info)
         info.record_size_limit = min(info.record_size_limit, 16384)
         if X.max_fragment_length in self.answers:  # at once, in both directions (RFC 6066 section 4)
@@ -134,8 +134,9 @@ class ClientHandshake:
             ext.require_empty(answers.get(kind, b""))
         if X.ec_point_formats in answers and 0 not in ext.decode_u8_list(answers[X.ec_point_formats]):
             raise IllegalParameter("server does not take uncompressed points (RFC 8422 section 5.1.2)", name=malformed)
-        if X.encrypt_then_mac in answers and self.suite.cipher.kind != "cbc":
-            raise IllegalParameter("encrypt-then-MAC with an AEAD suite (RFC 7366 section 3)", name=malformed)
+        # OpenSSL says so of suites that encrypt nothing, too, where it makes no difference.
+        if X.encrypt_then_mac in answers and self.suite.cipher.kind not in ("cbc", "null"):
+            raise IllegalParameter("encrypt-then-MAC with a suite that has no block cipher (RFC 7366 section 3)", name=malformed)
 
     def _check_session(self, server_hello: ServerHello) -> None:
         """An echo of our session id means that the session is resumed (RFC 5246 section 7.4.1.2), as it was."""
