@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -104,6 +106,14 @@ def refused(error: Callable[[], str], call: Callable[..., object], *arguments: o
 def test_the_manuals_suites_come_first_in_its_order() -> None:
     assert list(ssl.SSL_ImplementedCiphers[: len(ROWS)]) == [code(row) for row in ROWS]
     assert len(ROWS) >= 23  # all but FORTEZZA and SSL 2, if those are not here
+
+
+def test_this_table_is_the_manuals() -> None:
+    """In its order for SSL 3; SSL 2 it lists in no order."""
+    manual = json.loads((Path(__file__).parents[2] / "fixtures/sslfnc.json").read_text("utf-8"))
+    assert {row.name: row.on for row in SSL3} == manual["ssl3"]
+    assert [row.name for row in SSL3] == list(manual["ssl3"])
+    assert sorted(row.name for row in SSL2) == sorted(manual["ssl2"])
 
 
 def test_the_table_is_told_in_three_ways() -> None:
