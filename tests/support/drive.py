@@ -9,6 +9,7 @@ from __future__ import annotations
 import ssl
 import tempfile
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -98,7 +99,7 @@ class Driver:
     """An engine with everything it asks for.  Errors are kept in `error`, as they end the connection and not the test.
 
     `cache`: server sessions by id; `refuse`: what VerifyPeer fails with; `operations`, `received`, `sessions`: what was seen;
-    `chunk`: how many bytes at a time the engine gets, 0 for all.
+    `chunk`: how many bytes at a time the engine gets, 0 for all; `signer`: makes signatures.
     """
 
     engine: Engine
@@ -110,6 +111,7 @@ class Driver:
     received: bytearray = field(default_factory=bytearray)
     sessions: list[Session] = field(default_factory=list)
     error: NSPRError | None = None
+    signer: Callable[[Any, SignatureScheme, bytes, bool], bytes] = sign
 
     def __post_init__(self) -> None:
         self.engine.start()
@@ -155,7 +157,7 @@ class Driver:
 
     def _result(self, operation: Operation) -> object:
         if isinstance(operation, Sign):
-            return sign(operation.identity.key, operation.scheme, operation.message, operation.prehashed)
+            return self.signer(operation.identity.key, operation.scheme, operation.message, operation.prehashed)
         if isinstance(operation, Decrypt):
             key: Any = operation.identity.key
             if isinstance(key, SoftwareKey):

@@ -71,5 +71,5 @@ class RsaClient:
         try:
             ciphertext = self._key.encrypt(premaster, padding.PKCS1v15())
         except ValueError:
-            raise InsufficientSecurity("server's RSA key is too small", name="SSL_ERROR_WEAK_SERVER_CERT_KEY") from None
+            raise InsufficientSecurity("server's RSA key is too short, or none", name="SSL_ERROR_WEAK_SERVER_CERT_KEY") from None
         return tls12.encode_client_key_exchange(self._width, ciphertext), premaster
