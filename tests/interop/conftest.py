@@ -136,7 +136,9 @@ def old_keys(tokens: dict[str, TokenOnDisk], manager: SlotManager) -> OldKeys:
 @pytest.fixture(scope="package")
 def old_peers(old_pki: OldPKI, directory: Path) -> Iterator[dict[str, OldPeer]]:
     """By their letter."""
-    peers = {peer.key: peer(old_pki, directory) for peer in PEERS}
+    place = directory / "old-peers"  # their NSS databases are other than those of credentials that have the same name
+    place.mkdir()
+    peers = {peer.key: peer(old_pki, place) for peer in PEERS}
     yield peers
     for peer in peers.values():
         peer.close()
