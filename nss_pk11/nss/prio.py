@@ -7,6 +7,7 @@ returned, and NSPRError is raised where C returns PR_FAILURE, NULL or -1.
 
 from __future__ import annotations
 
+import os
 import select
 import socket
 import struct
@@ -71,6 +72,7 @@ __all__ = [
     "PR_Read",
     "PR_Recv",
     "PR_Send",
+    "PR_SetFDInheritable",
     "PR_SetSocketOption",
     "PR_Shutdown",
     "PR_SockOpt_Broadcast",
@@ -133,6 +135,15 @@ def PR_ImportTCPSocket(osfd: int | socket.socket) -> PRFileDesc:
 def PR_FileDesc2NativeHandle(fd: PRFileDesc) -> int:
     """The system's number of the socket, -1 once it is closed (prio.h)."""
     return fd.layer.bottom.sock.fileno()
+
+
+@sets_error
+def PR_SetFDInheritable(fd: PRFileDesc, inheritable: bool) -> None:
+    """Whether programs that this one executes have the socket too, by its number (prio.h).  Off for new sockets."""
+    try:
+        os.set_inheritable(fd.layer.bottom.sock.fileno(), inheritable)
+    except OSError as error:
+        raise io_error("fcntl", error) from error
 
 
 @sets_error

@@ -385,6 +385,16 @@ class TestOptions:
             prio.PR_SetSocketOption(fd, PRSocketOptionData(prio.PR_SockOpt_IpTimeToLive, 1000))
         prio.PR_Close(fd)
 
+    def test_inheriting(self) -> None:
+        fd = prio.PR_NewTCPSocket()
+        number = prio.PR_FileDesc2NativeHandle(fd)
+        assert not os.get_inheritable(number)
+        prio.PR_SetFDInheritable(fd, True)
+        assert os.get_inheritable(number)
+        prio.PR_Close(fd)
+        with pytest.raises(NSPRError, match="PR_BAD_DESCRIPTOR_ERROR"):
+            prio.PR_SetFDInheritable(fd, True)
+
     def test_the_socket_itself_stays_non_blocking(self) -> None:
         """What waits is one place, whatever the application set; so no call hangs in the system."""
         fd = prio.PR_NewTCPSocket()
