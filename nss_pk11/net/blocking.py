@@ -321,8 +321,8 @@ class TLSSocket:
         with self._lock:
             events = self._engine.events()
         for event in events:
-            if isinstance(event, Data):
-                self._received.append(memoryview(event.data))
+            if isinstance(event, Data | ForgetSession):
+                self._handle(event)
 
     def _handle_events(self) -> None:
         """Answer the engine until it asks no more."""

@@ -428,10 +428,9 @@ class Server:
     def _end(self, connection: Connection, error: NSPRError) -> None:
         """The connection failed: let the peer hear why, if it can still hear."""
         connection.error = connection.error or error
-        if not isinstance(error, Truncated):  # which is no fatal alert: many clients end like that, and come back
-            for event in connection.engine.events():
-                if isinstance(event, ForgetSession):  # RFC 5246 section 7.2.2
-                    self._handlers[ForgetSession](connection, event)
+        for event in connection.engine.events():
+            if isinstance(event, ForgetSession):  # RFC 5246 section 7.2.2
+                self._handlers[ForgetSession](connection, event)
         try:
             connection.engine.close()  # nothing where the engine failed itself: it has queued its alert
             if self._send(connection) and not isinstance(error, Truncated):

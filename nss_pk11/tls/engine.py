@@ -320,7 +320,7 @@ class Engine:
         alert = alert_for(error)
         if alert is not None and not self._closing:
             self._send_alert(alert, fatal=alert != Alert.close_notify)
-        if self._link.session_id:
+        if self._link.session_id and not isinstance(error, Truncated):  # no fatal alert: many clients end so, and come back
             self._link.emit(ForgetSession(self._link.session_id))
         raise error
 

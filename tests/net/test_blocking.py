@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from nss_pk11.errors import AlertReceived, CertificateError, HandshakeTimeout, InternalError, Truncated
+from nss_pk11.errors import AlertReceived, CertificateError, HandshakeTimeout, InternalError, TLSError, Truncated
 from nss_pk11.net.blocking import TLSSocket
 from nss_pk11.net.client import connect, wrap
 from nss_pk11.net.executor import KeyExecutor, Unverified
-from nss_pk11.sessions import ClientCache, TicketKeys
+from nss_pk11.sessions import ClientCache, ServerCache, TicketKeys
 from nss_pk11.tls.config import ClientConfig, ServerConfig
 from nss_pk11.tls.engine import Engine
 
@@ -258,6 +258,34 @@ def test_truncation_is_an_error_not_an_end(identity: Identity, pki: PKI) -> None
         with pytest.raises(Truncated) as truncated:
             tls.recv()
         assert truncated.value.name == "PR_END_OF_FILE_ERROR"
+    peer.wait()
+
+
+@pytest.mark.parametrize(("parting", "error", "left"), [(b"", Truncated, 1), (b"no record at all", TLSError, 0)])
+def test_session_of_a_connection_that_broke_is_forgotten(
+    identity: Identity, pki: PKI, parting: bytes, error: type[TLSError], left: int
+) -> None:
+    """After a fatal alert (RFC 5246 section 7.2.2); the mere end of the transport is none."""
+    ours, theirs = socket_pair()
+    context = client_context(pki)
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+
+    def work() -> None:
+        tls = context.wrap_socket(theirs, server_hostname="localhost")
+        with socket.socket(fileno=tls.detach()) as plain:
+            plain.sendall(parting)
+            plain.shutdown(socket.SHUT_WR)
+            while plain.recv(1000):
+                pass
+
+    peer, sessions = Task(work), ServerCache()
+    engine = Engine.server(ServerConfig(identities=(identity,), session_ids=True))
+    with TLSSocket(ours, engine, KeyExecutor(sessions=sessions)) as tls:
+        tls.do_handshake()
+        assert len(sessions) == 1
+        with pytest.raises(error):
+            tls.recv()
+        assert len(sessions) == left
     peer.wait()
 
 
