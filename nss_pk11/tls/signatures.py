@@ -200,10 +200,12 @@ def verify(
 ) -> None:
     """Check the peer's signature over `message`, which is a digest if it is `prehashed` (see `waits.Sign`).
 
+    `offered`: the schemes that we take from TLS 1.2 on; before that there is no choice.
+
     Raises IllegalParameter for a scheme we did not offer or that does not fit the certificate's key, DecryptError for a
     signature that does not verify (RFC 8446 section 4.4.3).
     """
-    if scheme not in offered or not fits(scheme, key_kind(certificate), version):
+    if scheme not in (offered if version >= V.tls1_2 else UNNAMED) or not fits(scheme, key_kind(certificate), version):
         raise IllegalParameter(
             f"signature scheme {scheme:#06x} was not offered or does not fit the certificate",
             name="SSL_ERROR_INCORRECT_SIGNATURE_ALGORITHM",

@@ -187,8 +187,7 @@ class ClientHandshake:
         self.key_exchange.read_parameters(reader)
         parameters = raw[4 : reader.position]
         scheme, signature = certificates.decode_signature(reader, signatures.unnamed(self.leaf, self.version))
-        accepted = signatures.permitted(self.config.schemes, self.version)
-        signatures.verify(scheme, accepted, self.leaf, self.version, signature, self.link.randoms + parameters)
+        signatures.verify(scheme, self.config.schemes, self.leaf, self.version, signature, self.link.randoms + parameters)
         self.info.signature_scheme, self.info.group = SignatureScheme(scheme), self.key_exchange.group
         self.transcript.add(raw)
         self.next = yield Receive(H.certificate_request, H.server_hello_done)

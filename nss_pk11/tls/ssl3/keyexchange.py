@@ -107,7 +107,7 @@ def _check_usage(suite: Suite, leaf: Certificate) -> None:
 
 def has_parameters(suite: Suite, leaf: Certificate) -> bool:
     """Whether the server sends a ServerKeyExchange; in export suites if its own key is too long for them."""
-    key = leaf.public_key()
-    if suite.export and isinstance(key, rsa.RSAPublicKey):
-        return key.key_size > suite.rsa_limit
+    if suite.export:
+        key = leaf.public_key()
+        return isinstance(key, rsa.RSAPublicKey) and key.key_size > suite.rsa_limit
     return suite.key_exchange != "rsa"
