@@ -198,7 +198,7 @@ def _spki(key: PrivateKey) -> bytes | None:
 
 def _key_of(slot: Slot, cert: CERTCertificate, wincx: object) -> SECKEYPrivateKey | None:
     for key in keys_on(slot, wincx):
-        if _spki(key) == cert.spki:
+        if _spki(key) == cert.plain_spki:
             return SECKEYPrivateKey(key, slot, wincx)
     return None
 

@@ -13,7 +13,7 @@ import asn1crypto.x509
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
-from cryptography.hazmat.primitives.serialization import load_der_public_key
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
 
 from ..certs.info import PARSE_ERRORS
 from ..db.modules import INTERNAL_NAME
@@ -162,6 +162,14 @@ class CERTCertificate(Reference):
             return load_der_public_key(self.spki)
         except (ValueError, UnsupportedAlgorithm):
             raise NSPRError("its key is of no known kind", name="SEC_ERROR_UNSUPPORTED_KEYALG") from None
+
+    @property
+    def plain_spki(self) -> bytes:
+        """SubjectPublicKeyInfo as a token's key has it: nothing in it says that an RSA key is for PSS alone."""
+        try:
+            return self.public_key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        except NSPRError:
+            return self.spki
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, CERTCertificate) and other.derCert == self.derCert

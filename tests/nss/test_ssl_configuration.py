@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from nss_pk11.errors import NSPRError
 from nss_pk11.net import stepdown
@@ -19,6 +20,7 @@ from nss_pk11.nss.types import CERTCertificate, SECKEYPrivateKey
 from nss_pk11.sessions.tickets import TicketKeys
 from nss_pk11.tls.codepoints import Group, SignatureScheme, Version
 from nss_pk11.tls.config import ServerConfig
+from tests.certs.issuing import key_usage, make
 from tests.db.tools import FEW_ITERATIONS, Tools
 from tests.nss.conftest import PASSWORD
 
@@ -164,6 +166,7 @@ def test_the_kea_type_of_rare_keys(oid: str, kea: int, opened: Tools) -> None:
     [
         ("rsa", {"any", "rsa", "rsa_export", "ecdhe_rsa", "dhe_rsa"}),
         ("p256", {"any", "ecdhe_ecdsa"}),
+        ("pss", {"any", "ecdhe_rsa", "dhe_rsa"}),
     ],
 )
 def test_what_a_server_with_one_certificate_offers(nickname: str, expected: set[str], fd: PRFileDesc) -> None:
@@ -178,6 +181,16 @@ def test_a_dsa_certificate_serves_dhe_dss(fd: PRFileDesc) -> None:
     serve(fd, "dsa")
     assert exchanges(fd) == {"dhe_dss"}
     assert server_config(fd).max_version == Version.tls1_2
+
+
+def test_an_ed25519_certificate_is_of_no_kea_type(opened: Tools, fd: PRFileDesc) -> None:
+    slot = pk11pub.PK11_GetInternalSlot()
+    made = make("ed25519", None, key_usage("digital_signature"), kind="ed25519")
+    private = made.key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+    key = pk11pub.PK11_ImportDERPrivateKeyInfoAndReturnKey(slot, private, "ed25519", isPerm=False)
+    found = certs.CERT_NewTempCertificate(None, made.der)
+    ssl.SSL_ConfigSecureServer(fd, found, key, ssl.NSS_FindCertKEAType(found))
+    assert exchanges(fd) == {"any", "ecdhe_ecdsa"}
 
 
 def test_without_dhe_on_servers(fd: PRFileDesc) -> None:
