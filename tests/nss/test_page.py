@@ -9,10 +9,13 @@ import json
 import re
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
+from nss_pk11.nss import pk11pub, prio
 from tests.db.tools import Tools
+from tests.nss.ends import HOST, Background, port_of
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/porting-from-nss.md").read_text("utf-8")
@@ -75,6 +78,20 @@ def test_every_function_is_tested() -> None:
     assert [name for name in functions() if name not in tests] == []
 
 
+EXAMPLES = re.findall(r"^```python\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+
+
 def test_the_example_runs(tools: Tools, capsys: pytest.CaptureFixture[str]) -> None:
-    (example,) = re.findall(r"^```python\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+    example = EXAMPLES[0]
     exec(compile(example.replace("sql:/etc/pki/nssdb", f"sql:{tools.directory}"), "porting-from-nss.md", "exec"), {})
+
+
+def test_the_example_with_ssl_talks(ready: Tools) -> None:
+    names: dict[str, Any] = {}
+    exec(compile(EXAMPLES[1], "porting-from-nss.md", "exec"), names)
+    cert = pk11pub.PK11_FindCertFromNickname("server")
+    listener = names["listen"](cert, pk11pub.PK11_FindKeyByAnyCert(cert), 0)
+    with Background(lambda: names["echo"](listener)):
+        assert names["ask"](port_of(listener), HOST, b"hello") == b"hello"
+    prio.PR_Close(listener)
+    assert len(EXAMPLES) == 2
