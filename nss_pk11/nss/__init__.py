@@ -7,6 +7,11 @@
     cert                certificates, trust, nicknames, verification (cert.h, certdb.h)
     keyhi               keys (keyhi.h)
     p12                 PKCS #12 (p12.h, shorter than in C)
+    ssl                 SSL sockets: settings, handshakes, sessions (ssl.h, sslt.h)
+    sslproto            numbers of suites and versions (sslproto.h)
+    sslerr, secerr      numbers of errors (sslerr.h, secerr.h)
+    prio, prnetdb       NSPR's sockets and addresses (prio.h, prnetdb.h)
+    prinrval            NSPR's intervals (prinrval.h)
 
 Names and order of arguments are NSS's.  What C returns through pointers is returned; what C frees, Python frees, and the
 functions that free are there for whoever wants an object gone now.  Where C returns SECFailure or NULL, `NSPRError` is raised,

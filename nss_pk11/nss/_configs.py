@@ -6,6 +6,7 @@ Present tokens are asked for mechanisms at each handshake, as in NSS (ssl3_confi
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,8 +17,10 @@ from ..tls.config import DEFAULT_GROUPS, DEFAULT_SCHEMES, ClientConfig, ServerCo
 from ..tls.signatures import allowed_in
 from . import _sslt as o
 from ._serverkeys import client_authorities, identities
+from ._slots import usable_slots
 from ._state import state
 from ._suites import OFFERED
+from .types import PK11SlotInfo
 
 if TYPE_CHECKING:
     from ..tls.codepoints import Group
@@ -76,6 +79,8 @@ def server_config(settings: Settings, first: bool, session_ids: bool, tickets: T
     if settings.no_cache or not settings.on(o.SSL_ENABLE_SESSION_TICKETS):
         tickets = None
     made: ServerConfig = settings.remember(("server", first, tickets), lambda: _server(settings, first, tickets))
+    if not made.usable_suites():  # as it was when it was made
+        raise NSPRError("no present token offers what a suite needs", name="SSL_ERROR_NO_CIPHERS_SUPPORTED")
     return made
 
 
@@ -125,12 +130,23 @@ def _common(settings: Settings, restricted: bool) -> dict[str, Any]:
         "schemes": settings.schemes or SCHEMES,
         "alpn": settings.alpn if settings.on(o.SSL_ENABLE_ALPN) else (),
         "record_size_limit": min(settings.options[o.SSL_RECORD_SIZE_LIMIT], 16384),
-        "mechanisms": state.manager.mechanisms,
+        "mechanisms": _offered,
         "require_safe_negotiation": settings.on(o.SSL_REQUIRE_SAFE_NEGOTIATION),
         "split_records": settings.on(o.SSL_CBC_RANDOM_IV),
         "extended_master_secret": settings.on(o.SSL_ENABLE_EXTENDED_MASTER_SECRET),
         "named_dh_groups_only": settings.on(o.SSL_REQUIRE_DH_NAMED_GROUPS),
     }
+
+
+def _offered() -> frozenset[str]:
+    """The mechanisms of the tokens that are present, but those in slots that the user has disabled."""
+    if not state.disabled:
+        return state.manager.mechanisms()
+    offered: set[str] = set()
+    for slot in usable_slots():
+        with suppress(NSPRError):  # it has just gone
+            offered.update(PK11SlotInfo(slot).token.mechanisms())
+    return frozenset(offered)
 
 
 def _permitted(settings: Settings, restricted: bool, versions: range) -> tuple[Suite, ...]:

@@ -12,11 +12,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from nss_pk11.errors import NSPRError
 from nss_pk11.net import stepdown
 from nss_pk11.nss import cert as certs
-from nss_pk11.nss import keyhi, nss, pk11pub, prio, secerr, ssl, sslerr
+from nss_pk11.nss import keyhi, nss, pk11pub, prio, secerr, ssl, sslerr, sslproto
 from nss_pk11.nss._layers import PRFileDesc
 from nss_pk11.nss._settings import Settings
 from nss_pk11.nss.ssl import SSLAuthType, SSLExtraServerCertData, SSLKEAType
-from nss_pk11.nss.types import CERTCertificate, SECKEYPrivateKey
+from nss_pk11.nss.types import CERTCertificate, PK11SlotInfo, SECKEYPrivateKey
 from nss_pk11.sessions.tickets import TicketKeys
 from nss_pk11.tls.codepoints import Group, SignatureScheme, Version
 from nss_pk11.tls.config import ServerConfig
@@ -687,10 +687,47 @@ def test_the_roles() -> None:
     assert (settings.role(True), settings.role(False)) == (True, True)
 
 
-def test_mechanisms_are_those_of_the_present_tokens(fd: PRFileDesc) -> None:
-    from nss_pk11.nss._state import state
+@pytest.fixture
+def disabled() -> Iterator[Callable[[], None]]:
+    """Disables every slot; afterwards they are as before."""
+    slots: list[PK11SlotInfo] = []
 
-    assert settings_of(fd).client_config().mechanisms == state.manager.mechanisms
+    def disable() -> None:
+        slots.extend(pk11pub.PK11_GetAllTokens())
+        for slot in slots:
+            pk11pub.PK11_UserDisableSlot(slot)
+
+    yield disable
+    while slots:
+        pk11pub.PK11_UserEnableSlot(slots.pop())
+
+
+def test_no_token_offers_what_a_suite_needs(fd: PRFileDesc, disabled: Callable[[], None]) -> None:
+    """Setting preferences asks no token, a handshake does, each time."""
+    serve(fd, "rsa")
+    assert server_config(fd).mechanisms is not None
+    disabled()
+    ssl.SSL_CipherPrefSet(fd, sslproto.SSL_RSA_WITH_RC4_128_SHA, True)
+    for _ in range(2):
+        assert fails(settings_of(fd).client_config) == "SSL_ERROR_NO_CIPHERS_SUPPORTED"
+        assert fails(server_config, fd=fd) == "SSL_ERROR_NO_CIPHERS_SUPPORTED"
+
+
+def test_tokens_that_go_after_a_configuration_was_made(fd: PRFileDesc, disabled: Callable[[], None]) -> None:
+    serve(fd, "rsa")
+    settings_of(fd).client_config()
+    server_config(fd)
+    disabled()
+    assert fails(settings_of(fd).client_config) == "SSL_ERROR_NO_CIPHERS_SUPPORTED"
+    assert fails(server_config, fd=fd) == "SSL_ERROR_NO_CIPHERS_SUPPORTED"
+
+
+def test_a_configuration_outlives_no_shutdown(opened: Tools) -> None:
+    """Sockets with the defaults share what was made of them; tokens are those of now."""
+    Settings.defaults.client_config()
+    nss.NSS_Shutdown()
+    nss.NSS_NoDB_Init()
+    assert Settings.defaults.client_config().usable_suites()
 
 
 def test_a_configuration_is_made_once_until_something_changes(fd: PRFileDesc) -> None:
