@@ -7,17 +7,19 @@ client or server of ours that has been made to lie.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 from itertools import cycle
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nss_pk11.errors import NSPRError, alert_for
+from nss_pk11.net.stepdown import step_down
 from nss_pk11.sessions import TicketKeys
 from nss_pk11.tls import suites
 from nss_pk11.tls.codepoints import ContentType, HandshakeType, Version
@@ -33,7 +35,28 @@ if TYPE_CHECKING:
 
     from nss_pk11.tls.config import Identity
 
-VERSIONS = (Version.tls1_2, Version.tls1_3)
+
+@dataclass(frozen=True)
+class Mode:
+    """A kind of handshake: its version, the kinds of keys, "" or the only suite."""
+
+    version: Version
+    server: str = "p256"
+    client: str = "p256"
+    suite: str = ""
+
+
+MODES = {
+    "TLS 1.3": Mode(Version.tls1_3),
+    "TLS 1.2": Mode(Version.tls1_2),
+    "TLS 1.1": Mode(Version.tls1_1, "rsa", "p256", "ECDHE-RSA-AES128-SHA"),
+    "TLS 1.0, export suite": Mode(Version.tls1_0, "rsa", "rsa", "EXP-RC4-MD5"),
+    "SSL 3.0, DSS": Mode(Version.ssl3, "dsa", "dsa", "DHE-DSS-AES128-SHA"),
+    "SSL 3.0, RSA": Mode(Version.ssl3, "rsa", "rsa", "RC4-MD5"),
+}
+by_mode = pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
+pytestmark = pytest.mark.filterwarnings("ignore::cryptography.utils.CryptographyDeprecationWarning")  # a mutated certificate's
+
 ROUNDS = 40  # exchanges after which a connection that is neither up nor dead counts as hanging
 FUZZ = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -65,27 +88,34 @@ def mutate(data: bytes, mutation: Mutation) -> bytes:
 
 
 @cache
-def identities() -> tuple[Identity, Identity]:
-    pki = PKI(Path(mkdtemp(prefix="nss-pk11-test-")))
-    return drive.identity(pki.server("p256")), drive.identity(pki.client("p256"))
+def pki() -> PKI:
+    return PKI(Path(mkdtemp(prefix="nss-pk11-test-")))
 
 
-def pair(version: Version) -> tuple[Driver, Driver]:
+@cache
+def identities(mode: Mode) -> tuple[Identity, Identity]:
+    return drive.identity(pki().server(mode.server)), drive.identity(pki().client(mode.client))
+
+
+def pair(mode: Mode) -> tuple[Driver, Driver]:
     """A server that asks for a client certificate and gives tickets, and a client that has one: every message there is."""
-    own, clients = identities()
+    own, clients = identities(mode)
+    enabled: dict[str, Any] = {
+        "min_version": min(mode.version, Version.tls1_2),
+        "max_version": mode.version,
+        "suites": (suites.BY_NAME[mode.suite],) if mode.suite else suites.SUITES,
+    }
     server = Engine.server(
         ServerConfig(
-            max_version=version,
-            suites=suites.SUITES,
+            **enabled,
+            step_down=step_down,
             identities=(own,),
             client_auth="request",
             tickets=TicketKeys(),
             alpn=("h2",),
         )
     )
-    client = Engine.client(
-        ClientConfig(max_version=version, suites=suites.SUITES, identities=(clients,), server_name="localhost", alpn=("h2",))
-    )
+    client = Engine.client(ClientConfig(**enabled, identities=(clients,), server_name="localhost", alpn=("h2",)))
     return Driver(server), Driver(client)
 
 
@@ -131,34 +161,34 @@ def lie(side: Driver, mutation: Mutation) -> None:
     link.__class__ = Liar
 
 
-@pytest.mark.parametrize("version", VERSIONS)
+@by_mode
 @FUZZ
 @given(mutation=MUTATIONS)
-def test_server_survives_mutated_messages(version: Version, mutation: Mutation) -> None:
-    server, client = pair(version)
+def test_server_survives_mutated_messages(mode: Mode, mutation: Mutation) -> None:
+    server, client = pair(mode)
     lie(client, mutation)
     settle(server, client)
     check(server)
     check(client)
 
 
-@pytest.mark.parametrize("version", VERSIONS)
+@by_mode
 @FUZZ
 @given(mutation=MUTATIONS)
-def test_client_survives_mutated_messages(version: Version, mutation: Mutation) -> None:
-    server, client = pair(version)
+def test_client_survives_mutated_messages(mode: Mode, mutation: Mutation) -> None:
+    server, client = pair(mode)
     lie(server, mutation)
     settle(server, client)
     check(server)
     check(client)
 
 
-@pytest.mark.parametrize("version", VERSIONS)
+@by_mode
 @FUZZ
 @given(mutation=MUTATIONS, of_server=st.booleans())
-def test_mutated_bytes(version: Version, mutation: Mutation, of_server: bool) -> None:
+def test_mutated_bytes(mode: Mode, mutation: Mutation, of_server: bool) -> None:
     """Anything may happen to the bytes of a flight: the record layer, then the messages, refuse it or it did no harm."""
-    server, client = pair(version)
+    server, client = pair(mode)
     liar = server if of_server else client
     flight = 0
     for _ in range(ROUNDS):
@@ -174,11 +204,11 @@ def test_mutated_bytes(version: Version, mutation: Mutation, of_server: bool) ->
     check(client)
 
 
-@pytest.mark.parametrize("version", VERSIONS)
+@by_mode
 @settings(max_examples=25, deadline=None)
 @given(sizes=st.lists(st.integers(1, 700), min_size=1, max_size=30))
-def test_any_chunking_gives_the_same_result(version: Version, sizes: list[int]) -> None:
-    server, client = pair(version)
+def test_any_chunking_gives_the_same_result(mode: Mode, sizes: list[int]) -> None:
+    server, client = pair(mode)
     pieces = cycle(sizes)
 
     def feed(side: Driver, data: bytes) -> None:
@@ -192,8 +222,8 @@ def test_any_chunking_gives_the_same_result(version: Version, sizes: list[int]) 
         feed(client, server.give())
     assert server.error is None
     assert client.error is None
-    assert server.engine.info.alpn == client.engine.info.alpn == "h2"
-    assert server.engine.info.peer_chain == identities()[1].chain
+    assert server.engine.info.alpn == client.engine.info.alpn == ("" if mode.version == Version.ssl3 else "h2")
+    assert server.engine.info.peer_chain == identities(mode)[1].chain
     client.engine.send(b"a" * 40_000)
     server.engine.send(b"b" * 40_000)
     feed(server, client.give())
@@ -205,7 +235,7 @@ def test_any_chunking_gives_the_same_result(version: Version, sizes: list[int]) 
 @settings(max_examples=300, deadline=None)
 @given(noise=st.binary(max_size=400))
 def test_noise(noise: bytes) -> None:
-    server, _ = pair(Version.tls1_3)
+    server, _ = pair(MODES["TLS 1.3"])
     server.take(noise)
     check(server)
 
@@ -216,18 +246,21 @@ HEADERS = st.tuples(st.sampled_from([0, 20, 21, 22, 23, 24, 255]), st.sampled_fr
 @settings(max_examples=300, deadline=None)
 @given(records=st.lists(st.tuples(HEADERS, st.binary(max_size=60)), max_size=6))
 def test_records_of_noise(records: list[tuple[tuple[int, int, int], bytes]]) -> None:
-    server, _ = pair(Version.tls1_2)
+    server, _ = pair(MODES["TLS 1.2"])
     server.take(b"".join(bytes(header) + len(body).to_bytes(2, "big") + body for header, body in records))
     check(server)
 
 
 @FUZZ
 @given(
-    kind=st.sampled_from(HandshakeType), body=st.binary(max_size=200), version=st.sampled_from(VERSIONS), to_server=st.booleans()
+    kind=st.sampled_from(HandshakeType),
+    body=st.binary(max_size=200),
+    mode=st.sampled_from(list(MODES.values())),
+    to_server=st.booleans(),
 )
-def test_any_message_after_the_handshake(kind: HandshakeType, body: bytes, version: Version, to_server: bool) -> None:
+def test_any_message_after_the_handshake(kind: HandshakeType, body: bytes, mode: Mode, to_server: bool) -> None:
     """Under the right keys, from an authenticated peer, and still hostile."""
-    server, client = pair(version)
+    server, client = pair(mode)
     exchange(server, client)
     assert server.engine.handshake_complete
     liar, victim = (client, server) if to_server else (server, client)

@@ -76,7 +76,7 @@ def encode_client_key_exchange(width: int, value: bytes) -> bytes:
 
 def decode_client_key_exchange(raw: bytes, width: int) -> bytes:
     r = Reader(raw, 4)
-    value = r.vector(width, least=1) if width else r.rest()
+    value = r.vector(width, least=1) if width else r.take(max(1, len(raw) - 4))
     r.end()
     return value
 

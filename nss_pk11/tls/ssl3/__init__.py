@@ -1,1 +1,1 @@
-"""The handshake of TLS 1.2, one file per key exchange; a room for the older versions of the same family."""
+"""The handshake of SSL 3.0 to TLS 1.2, one file per key exchange."""
