@@ -76,6 +76,10 @@ class Settings:
         new.servers = dict(self.servers)
         return new
 
+    def take_over(self, other: Settings) -> None:
+        """Everything as another has it."""
+        self.__dict__.update(other.copy().__dict__)
+
     def changed(self) -> None:
         """What was made of the settings is void; copies from before keep theirs."""
         self._configs = {}

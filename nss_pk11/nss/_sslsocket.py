@@ -40,7 +40,7 @@ from ..tls.events import (
     StoreSession,
 )
 from ..tls.waits import ChooseClientIdentity, Decrypt, LookupSession, Operation, Sign, VerifyPeer
-from . import _callbacks, _sidcaches, _stepup
+from . import _callbacks, _sidcaches, _sni, _stepup
 from ._keys import executor
 from ._layers import READ, WRITE, Blocked, DescriptorReference, Layer, PRFileDesc, PRNetAddr, SocketLayer
 from .types import CERTCertificate
@@ -81,11 +81,13 @@ class SSLLayer(Layer):
         self._owed = b""  # the byte that a non-blocking write did not count
         self._completed = 0  # handshakes that the callback has not been told of
         self._paused: Operation | None = None  # put off by a callback
+        self._opening: _sni.Opening | None = None
         self.peer_chain: list[CERTCertificate] = []
         self.local_certificate: CERTCertificate | None = None
         self.staple = b""
         self.session = _sidcaches.SessionInUse(self)
         self.step_up = _stepup.StepUp(self)
+        self.greeting = _sni.Greeting()
 
     # --- what it is ------------------------------------------------------------------------------------------------------
 
@@ -338,7 +340,7 @@ class SSLLayer(Layer):
 
     def _shake_hands(self) -> None:
         """The first handshake, if it is not complete."""
-        if self.engine is None:
+        if self.engine is None and self._opening is None:
             self._begin()
         while not self.first_done or self.step_up.under_way:
             self._turn()
@@ -355,10 +357,12 @@ class SSLLayer(Layer):
             self.lower.name(peer=True)  # raises where it is not
             self.connected = True
         if self.is_server:
-            self.engine = Engine.server(self._server_config(first=True))
+            self.engine = Engine.server(_sni.server_config(self, lambda: self._server_config(first=True)))
         else:
             self.engine = Engine.client(self._client_config(self.session.look_up()))
         self.engine.start()
+        if greeting := self.greeting.take():
+            self._take_in(greeting)
 
     def _client_config(self, session: Session | None) -> ClientConfig:
         identities = (_callbacks.ANY_IDENTITY,) if self.settings.client_auth_data is not None else ()
@@ -387,6 +391,9 @@ class SSLLayer(Layer):
         self._take_in(data)
 
     def _take_in(self, data: bytes) -> None:
+        if self._opening is not None:
+            self._open(self._opening, data)
+            return
         engine = self.engine
         assert engine is not None
         try:

@@ -103,6 +103,13 @@ from ._sidcaches import (
     SSL_SetMaxServerCacheLocks,
     SSL_ShutdownServerSessionIDCache,
 )
+from ._sni import (
+    SSL_SNI_CURRENT_CONFIG_IS_USED,
+    SSL_SNI_SEND_ALERT,
+    SSL_ReconfigFD,
+    SSL_SNISocketConfigHook,
+    SSLSNISocketConfig,
+)
 from ._sockets import (
     SSL_AuthCertificateComplete,
     SSL_ClientCertCallbackComplete,
@@ -123,6 +130,7 @@ from ._sockets import (
     SSL_PeerCertificate,
     SSL_PeerCertificateChain,
     SSL_PeerStapledOCSPResponses,
+    SSL_ReconfigFD,
     SSL_RedoHandshake,
     SSL_ReHandshake,
     SSL_ReHandshakeWithTimeout,
@@ -132,8 +140,10 @@ from ._sockets import (
     SSL_RevealURL,
     SSL_SecurityStatus,
     SSL_SendCertificateRequest,
+    SSL_SNISocketConfigHook,
     SSLNextProto,
     SSLNextProtoState,
+    SSLSNISocketConfig,
 )
 from ._sslt import (
     SSL_ALLOWED,
@@ -267,6 +277,8 @@ __all__ = [
     "SSL_SECURITY_STATUS_OFF",
     "SSL_SECURITY_STATUS_ON_HIGH",
     "SSL_SECURITY_STATUS_ON_LOW",
+    "SSL_SNI_CURRENT_CONFIG_IS_USED",
+    "SSL_SNI_SEND_ALERT",
     "SSL_SOCKS",
     "SSL_SUPPRESS_END_OF_EARLY_DATA",
     "SSL_V2_COMPATIBLE_HELLO",
@@ -296,6 +308,7 @@ __all__ = [
     "SSLNextProtoState",
     "SSLPreliminaryChannelInfo",
     "SSLProtocolVariant",
+    "SSLSNISocketConfig",
     "SSLSecurityStatus",
     "SSLSignatureScheme",
     "SSLVersionRange",
@@ -353,11 +366,13 @@ __all__ = [
     "SSL_PeerStapledOCSPResponses",
     "SSL_ReHandshake",
     "SSL_ReHandshakeWithTimeout",
+    "SSL_ReconfigFD",
     "SSL_RedoHandshake",
     "SSL_ResetHandshake",
     "SSL_RevealCert",
     "SSL_RevealPinArg",
     "SSL_RevealURL",
+    "SSL_SNISocketConfigHook",
     "SSL_SecurityStatus",
     "SSL_SendAdditionalKeyShares",
     "SSL_SendCertificateRequest",
