@@ -28,7 +28,7 @@ def step_down(bits: int) -> StepDownKey:
 
 
 def renew() -> None:
-    """Have new keys made for handshakes to come: daily or every 500 handshakes (RFC 2246 section F.1.1.2)."""
+    """Have new keys made for handshakes to come.  They are anyway, daily and every 500 handshakes (RFC 2246 appendix F.1.1.2)."""
     _KEYS.renew()
 
 

@@ -9,7 +9,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from nss_pk11.errors import ConfigurationError
-from nss_pk11.slots.internal.stepdown import StepDownKeys, _is_prime
+from nss_pk11.slots.internal.stepdown import LONGEST, MOST_USES, StepDownKeys
 
 from .signatures import verify
 
@@ -91,3 +91,17 @@ def test_primes_are_told_from_others() -> None:
     assert found == [number for number in range(101, 3000, 2) if all(number % divisor for divisor in range(3, 55, 2))]
     for carmichael in (561, 41041, 825265, 321197185, 9746347772161):
         assert not _is_prime(carmichael)
+
+
+def test_a_key_is_good_for_500_handshakes_and_for_a_day() -> None:
+    """RFC 2246 appendix F.1.1.2."""
+    now = 0.0
+    keys = StepDownKeys(clock=lambda: now)
+    first = keys.get(512)
+    assert all(keys.get(512) is first for _ in range(MOST_USES - 1))
+    second = keys.get(512)
+    assert second is not first
+    now = LONGEST - 1
+    assert keys.get(512) is second
+    now = LONGEST
+    assert keys.get(512) is not second

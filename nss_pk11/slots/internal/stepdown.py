@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import secrets
 import threading
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from math import gcd
 
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -24,33 +26,49 @@ _ROUNDS = 40  # of Miller-Rabin: FIPS 186-5 table B.1 wants 5 to 8 for primes of
 _SMALL_PRIMES = (3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 83, 89, 97)
 
 
-class StepDownKeys:
-    """One key of each size, made when it is first asked for.  Thread-safe.  A forked child makes its own."""
+# How long a key is good for (RFC 2246 appendix F.1.1.2): whichever comes first.
+MOST_USES = 500
+LONGEST = 24 * 3600.0  # seconds
 
-    def __init__(self) -> None:
+
+@dataclass
+class _Kept:
+    """`good_until`: by the clock that never runs backwards, seconds."""
+
+    key: SoftwareKey
+    good_until: float
+    uses: int = 0
+
+
+class StepDownKeys:
+    """One key of each size, made when it is first asked for, and anew after a day or 500 handshakes.  Thread-safe.  A forked child
+    makes its own.  `clock`: seconds, never backwards."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self.after_fork()
         prepare_for_forks(self)
 
     def get(self, bits: int) -> SoftwareKey:
-        """The present key of 512 or 1024 bits.  Raises ConfigurationError for another size."""
+        """The present key of 512 or 1024 bits, for one handshake.  Raises ConfigurationError for another size."""
         if bits not in _GENERATORS:
             raise ConfigurationError(f"step-down keys have 512 or 1024 bits, not {bits}")
         with self._lock:
-            if bits not in self._keys:
-                self._keys[bits] = SoftwareKey(_GENERATORS[bits](), f"step-down {bits}", INFO)
-            return self._keys[bits]
+            kept = self._keys.get(bits)
+            if kept is None or kept.uses >= MOST_USES or self._clock() >= kept.good_until:
+                key = SoftwareKey(_GENERATORS[bits](), f"step-down {bits}", INFO)
+                kept = self._keys[bits] = _Kept(key, self._clock() + LONGEST)
+            kept.uses += 1
+            return kept.key
 
     def renew(self) -> None:
-        """Have new keys made: RFC 2246 section F.1.1.2 wants it daily or every 500 handshakes.
-
-        Handshakes under way keep theirs.
-        """
+        """Have new keys made at once.  Handshakes under way keep theirs."""
         with self._lock:
             self._keys.clear()
 
     def after_fork(self) -> None:
         self._lock = threading.Lock()
-        self._keys: dict[int, SoftwareKey] = {}
+        self._keys: dict[int, _Kept] = {}
 
 
 def _generate_512() -> rsa.RSAPrivateKey:
