@@ -9,7 +9,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from nss_pk11.errors import ConfigurationError
-from nss_pk11.slots.internal.stepdown import LONGEST, MOST_USES, StepDownKeys
+from nss_pk11.slots.internal.stepdown import LONGEST, MOST_USES, StepDownKeys, _is_prime
 
 from .signatures import verify
 

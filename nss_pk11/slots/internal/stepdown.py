@@ -41,8 +41,8 @@ class _Kept:
 
 
 class StepDownKeys:
-    """One key of each size, made when it is first asked for, and anew after a day or 500 handshakes.  Thread-safe.  A forked child
-    makes its own.  `clock`: seconds, never backwards."""
+    """One key of each size, made when it is first asked for, and anew after a day or 500 handshakes.  Thread-safe.  A forked
+    child makes its own.  `clock`: seconds, never backwards."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
