@@ -3,17 +3,16 @@ server and as client, keys in a token: version, suite, and data both ways."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from nss_pk11.net.stepdown import step_down
-from nss_pk11.tls.codepoints import SignatureScheme, Version
 from nss_pk11.tls.config import ClientConfig, ServerConfig
 
 from ..support.old_peers import CELLS, PEERS
 from ..support.ours import OurServer, connect
-from .talking import Conversing
+from .talking import EVERYTHING, Answering
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,13 +20,6 @@ if TYPE_CHECKING:
     from ..support.old_peers import Cell, OldPeer
     from ..support.old_pki import OldKeys, OldPKI, OldTrust
     from .talking import Matrix
-
-EVERYTHING: dict[str, Any] = {
-    "min_version": Version.ssl3,
-    "max_version": Version.tls1_2,
-    "suites": tuple(dict.fromkeys(cell.suite for cell in CELLS)),
-    "schemes": tuple(SignatureScheme),
-}
 
 
 def cells(role: str) -> pytest.MarkDecorator:
@@ -41,7 +33,7 @@ def server(old_pki: OldPKI, old_keys: OldKeys, old_trust: OldTrust) -> Iterator[
     """Ours, with everything enabled: the client chooses."""
     identities = tuple(old_keys.identity(old_pki.server(kind)) for kind in ("rsa", "dsa", "p256"))
     config = ServerConfig(identities=identities, step_down=step_down, **EVERYTHING)
-    with OurServer(config, trust=old_trust, application=Conversing) as server:
+    with OurServer(config, trust=old_trust, application=Answering) as server:
         yield server
 
 
