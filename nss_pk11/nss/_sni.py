@@ -1,27 +1,60 @@
-"""A server that chooses its settings by the name the client asks for (SSLSNISocketConfig, SSL_ReconfigFD of ssl.h).
+"""A server that chooses its settings by the name the client asks for (SSL_SNISocketConfigHook, SSL_ReconfigFD of ssl.h).
 
-The engine has its settings before it sees the ClientHello.  So where there is a hook, the bytes of the first flight wait here until
-the ClientHello is whole; the hook is asked; then the engine is made by the settings of then, and given what waited.
+The engine has its settings before it sees the ClientHello.  So where there is a hook, the bytes of the first flight wait here
+until the ClientHello is whole; the hook is asked; then the engine is made by the settings of then, and given what waited.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ..errors import DecodeError, IllegalParameter
+from ..errors import ConfigurationError, DecodeError, IllegalParameter
 from ..tls.codepoints import C, H, X
 from ..tls.messages.extensions import decode_server_name
 from ..tls.messages.hello import ClientHello
+from ._layers import PRFileDesc
+from ._settings import settings_of
+from .prerror import sets_error
 
 if TYPE_CHECKING:
     from ..tls.config import ServerConfig
-    from ._settings import Settings
     from ._sslsocket import SSLLayer
 
 SSL_SNI_CURRENT_CONFIG_IS_USED, SSL_SNI_SEND_ALERT = -1, -2
 
-MAX_HELLO = 1 << 17  # bytes that wait; the engine refuses what is longer
+SSLSNISocketConfig = Callable[[PRFileDesc, list[str], Any], int]
+
+MAX_HELLO = 1 << 17  # bytes that wait; what is longer the engine refuses
+
+
+@sets_error
+def SSL_SNISocketConfigHook(fd: PRFileDesc, func: SSLSNISocketConfig | None, arg: object = None) -> None:
+    """Who chooses a server's settings by the names that the client asks for: `func(fd, names, arg)` (ssl.h).
+
+    It calls SSL_ReconfigFD and returns the number of the name, or SSL_SNI_CURRENT_CONFIG_IS_USED, or SSL_SNI_SEND_ALERT, at
+    which the handshake ends with unrecognized_name.  Not called where the client names nobody.  Differs: `names` are text, and
+    tell their own count.  Raises NSPRError (PR_BAD_DESCRIPTOR_ERROR)."""
+    settings_of(fd).sni_socket_config = None if func is None else (func, arg)
+
+
+@sets_error
+def SSL_ReconfigFD(model: PRFileDesc | None, fd: PRFileDesc) -> PRFileDesc:
+    """Give an SSL socket the settings of another; hooks and names that this has not stay as they are (ssl.h).  Returns `fd`.
+
+    Raises ConfigurationError (SEC_ERROR_INVALID_ARGS) without a model, NSPRError (PR_BAD_DESCRIPTOR_ERROR)."""
+    if model is None:
+        raise ConfigurationError("there is nothing to take settings from")
+    settings, own = settings_of(model), settings_of(fd)
+    kept = {name: getattr(own, name) for name in _KEPT if not getattr(settings, name)}
+    own.take_over(settings)
+    for name, value in kept.items():
+        setattr(own, name, value)
+    return fd
+
+
+_KEPT = ("auth_certificate", "bad_cert", "client_auth_data", "handshake", "sni_socket_config", "pin_arg", "url", "peer_id")
 
 
 class Opening:
@@ -35,19 +68,18 @@ class Opening:
         """Whether the engine can be made: the ClientHello is whole, or is none, of which the engine knows more."""
         self.received += data
         message, more = _first_message(self.received)
-        return not more or len(message) > MAX_HELLO
+        return not data or not more or len(message) > MAX_HELLO
 
-    def settle(self) -> bool:
-        """Ask the hook; False where the client is to hear that its name is unknown."""
+    def settle(self, make: Callable[[], ServerConfig]) -> ServerConfig:
+        """Ask the hook, and make the settings of then."""
         name = _server_name(_first_message(self.received)[0])
         function, argument = self._layer.settings.sni_socket_config or (None, None)
-        if not name or function is None:
-            return True
-        return bool(function(self._layer.descriptor, [name], argument) != SSL_SNI_SEND_ALERT)
+        known = not name or function is None or function(self._layer.descriptor, [name], argument) != SSL_SNI_SEND_ALERT
+        return make() if known else _knowing_no_name(make())
 
 
-def knowing_no_name(config: ServerConfig) -> ServerConfig:
-    """The same settings for a server that answers any name with unrecognized_name (RFC 6066 section 3)."""
+def _knowing_no_name(config: ServerConfig) -> ServerConfig:
+    """The same for a server that answers any name with unrecognized_name (RFC 6066 section 3)."""
     identities = tuple(replace(identity, names=()) for identity in config.identities)
     return replace(config, identities=identities, refuse_unknown_names=True)
 
@@ -73,21 +105,3 @@ def _server_name(message: bytes) -> str:
         return decode_server_name(body) if body else ""
     except (DecodeError, IllegalParameter):
         return ""
-
-
-def reconfigured(own: Settings, model: Settings) -> Settings:
-    """Everything of the model's, but hooks and names that it has not set."""
-    new = model.copy()
-    for name in (
-        "auth_certificate",
-        "bad_cert",
-        "client_auth_data",
-        "handshake",
-        "sni_socket_config",
-        "pin_arg",
-        "url",
-        "peer_id",
-    ):
-        if not getattr(model, name):
-            setattr(new, name, getattr(own, name))
-    return new

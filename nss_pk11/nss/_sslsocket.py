@@ -87,7 +87,6 @@ class SSLLayer(Layer):
         self.staple = b""
         self.session = _sidcaches.SessionInUse(self)
         self.step_up = _stepup.StepUp(self)
-        self.greeting = _sni.Greeting()
 
     # --- what it is ------------------------------------------------------------------------------------------------------
 
@@ -356,13 +355,23 @@ class SSLLayer(Layer):
         if not self.connected:
             self.lower.name(peer=True)  # raises where it is not
             self.connected = True
-        if self.is_server:
-            self.engine = Engine.server(_sni.server_config(self, lambda: self._server_config(first=True)))
-        else:
+        if not self.is_server:
             self.engine = Engine.client(self._client_config(self.session.look_up()))
-        self.engine.start()
-        if greeting := self.greeting.take():
-            self._take_in(greeting)
+            self.engine.start()
+        elif self.settings.sni_socket_config is None:
+            self.engine = Engine.server(self._server_config(first=True))
+        else:
+            self._opening = _sni.Opening(self)
+
+    def _open(self, opening: _sni.Opening, data: bytes) -> None:
+        """The beginning of a ClientHello by whose name the settings are chosen."""
+        if opening.take(data):
+            self.engine = Engine.server(opening.settle(lambda: self._server_config(first=True)))
+            self._opening = None
+            if opening.received:
+                self._take_in(opening.received)
+            if not data:
+                self._take_in(b"")
 
     def _client_config(self, session: Session | None) -> ClientConfig:
         identities = (_callbacks.ANY_IDENTITY,) if self.settings.client_auth_data is not None else ()

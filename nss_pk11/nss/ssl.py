@@ -130,7 +130,6 @@ from ._sockets import (
     SSL_PeerCertificate,
     SSL_PeerCertificateChain,
     SSL_PeerStapledOCSPResponses,
-    SSL_ReconfigFD,
     SSL_RedoHandshake,
     SSL_ReHandshake,
     SSL_ReHandshakeWithTimeout,
@@ -140,10 +139,8 @@ from ._sockets import (
     SSL_RevealURL,
     SSL_SecurityStatus,
     SSL_SendCertificateRequest,
-    SSL_SNISocketConfigHook,
     SSLNextProto,
     SSLNextProtoState,
-    SSLSNISocketConfig,
 )
 from ._sslt import (
     SSL_ALLOWED,
