@@ -65,7 +65,8 @@ class Identity:
     `chain`: DER, leaf first, root left out; `schemes`: what the key can sign, by its token's mechanisms and its own
     attributes; `can_decrypt`: RSA key exchange is possible; `names`: dNSName patterns of the leaf ("*.example.com"),
     lower case; `cost`: CPU microseconds of one signature, to choose the cheapest; `key`: the driver's own; `curve`: the
-    group of an EC key; `modulus_bits`: of an RSA key; `ocsp`: a DER response to staple, or b"".
+    group of an EC key; `modulus_bits`: of an RSA key; `ocsp`: a DER response to staple, or b""; `kea`: the key does KEA, and
+    nothing else (FORTEZZA).
     """
 
     chain: tuple[bytes, ...]
@@ -78,6 +79,7 @@ class Identity:
     curve: Group | None = None
     issuers: tuple[bytes, ...] = ()  # DER issuer names of the chain's certificates (for certificate_authorities)
     modulus_bits: int = 0
+    kea: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +138,7 @@ class Config:
         if not self.usable_suites():
             raise ConfigurationError("no enabled suite fits the enabled versions", name="SSL_ERROR_NO_CIPHERS_SUPPORTED")
         self._narrow_versions()
-        self._permit_dsa()
+        self._settle_schemes()
 
     def _narrow_versions(self) -> None:
         """A version that no enabled suite fits is not enabled: whoever offered it would be taken at its word and then fail."""
@@ -144,13 +146,16 @@ class Config:
         object.__setattr__(self, "min_version", max(self.min_version, min(suite.min_version for suite in fitting)))
         object.__setattr__(self, "max_version", min(self.max_version, max(suite.max_version for suite in fitting)))
 
-    def _permit_dsa(self) -> None:
-        """TLS 1.2 needs DSA's schemes for DSS suites and for identities with DSA keys: whoever enables one means the other."""
-        wanted = any(suite.key_exchange == "dhe_dss" for suite in self.suites) or any(
-            scheme in DSA_SCHEMES for identity in self.identities for scheme in identity.schemes
+    def _settle_schemes(self) -> None:
+        """TLS 1.2 needs DSA's schemes for DSS suites and for identities with DSA keys: whoever enables one means the other.
+        What has no number can be neither offered nor asked for."""
+        schemes: tuple[SignatureScheme, ...] = tuple(
+            scheme for scheme in self.schemes if scheme != SignatureScheme.rsa_pkcs1_md5_sha1
         )
-        if wanted and not any(scheme in DSA_SCHEMES for scheme in self.schemes):
-            object.__setattr__(self, "schemes", (*self.schemes, *DSA_SCHEMES))
+        dss = any(suite.key_exchange == "dhe_dss" for suite in self.suites)
+        if dss or any(scheme in DSA_SCHEMES for identity in self.identities for scheme in identity.schemes):
+            schemes += () if any(scheme in DSA_SCHEMES for scheme in schemes) else DSA_SCHEMES
+        object.__setattr__(self, "schemes", schemes)
 
     def common_schemes(self, theirs: Iterable[int]) -> tuple[int, ...]:
         """Of the schemes the peer can verify, those we are willing to sign with; in the peer's order."""

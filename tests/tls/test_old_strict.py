@@ -14,8 +14,9 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
 from nss_pk11.errors import Alert, CertificateError
 from nss_pk11.net.stepdown import step_down
-from nss_pk11.tls.codepoints import ExtensionType, HandshakeType, Version
+from nss_pk11.tls.codepoints import ExtensionType, HandshakeType, SignatureScheme, Version
 from nss_pk11.tls.config import StepDownKey
+from nss_pk11.tls.messages import extensions as ext
 from nss_pk11.tls.messages import tls12
 from nss_pk11.tls.messages.hello import DOWNGRADE_TLS11, DOWNGRADE_TLS12, ClientHello, ServerHello, message
 from nss_pk11.tls.ssl3 import keyexchange, rsa, rsa_export
@@ -83,6 +84,14 @@ def test_client_hello_of_everything() -> None:
     hello = hello_of(drive.client(suites=EVERY_SUITE, min_version=V.ssl3, max_version=V.tls1_3).give())
     assert hello.version == V.tls1_2
     assert hello.offered_versions() == (V.tls1_3, V.tls1_2, V.tls1_1, V.tls1_0)
+
+
+def test_what_has_no_number_is_not_offered() -> None:
+    """rsa_pkcs1_md5_sha1 is a name for what TLS 1.1 does; its private number means nothing to others."""
+    schemes = tuple(SignatureScheme)
+    hello = hello_of(drive.client(suites=EVERY_SUITE, schemes=schemes).give())
+    offered = ext.decode_u16_list(hello.extensions[X.signature_algorithms])
+    assert offered == tuple(scheme for scheme in schemes if scheme != SignatureScheme.rsa_pkcs1_md5_sha1)
 
 
 def test_server_hello_of_ssl3_answers_nothing_but_renegotiation(engine_pki: PKI) -> None:
