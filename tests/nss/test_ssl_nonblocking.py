@@ -154,15 +154,25 @@ def test_a_write_goes_on_with_the_same_data(files: Path) -> None:
 
     with PythonServer(server_context(files), read_late) as server:
         fd = connecting(server.port)
-        data = bytes(10_000_000)
-        sent = repeat(lambda: prio.PR_Write(fd, data), fd, PR_POLL_WRITE)
+        data = bytes(50_000_000)
+        sent = _write_until_it_blocks(fd, data)
         assert sent < len(data)
-        would_block(lambda: prio.PR_Write(fd, data[sent:]))
         go.set()
         with pytest.raises(NSPRError, match="PR_INVALID_STATE_ERROR"):
             repeat(lambda: prio.PR_Write(fd, b"other data"), fd, PR_POLL_WRITE)
         assert repeat(lambda: prio.PR_Write(fd, data[sent : sent + 1]), fd, PR_POLL_WRITE) == 1
         prio.PR_Close(fd)
+
+
+def _write_until_it_blocks(fd: PRFileDesc, data: bytes) -> int:
+    sent = repeat(lambda: prio.PR_Write(fd, data), fd, PR_POLL_WRITE)
+    while True:
+        try:
+            sent += prio.PR_Write(fd, data[sent : sent + 1000])
+        except NSPRError as error:
+            if error.name != "PR_WOULD_BLOCK_ERROR":
+                raise
+            return sent
 
 
 class TestPoll:
