@@ -291,6 +291,17 @@ def test_small_diffie_hellman_group(engine_pki: PKI) -> None:
     assert "INSUFFICIENT_SECURITY" in str(theirs.error)
 
 
+@pytest.mark.parametrize("least", [1024, 1025])
+def test_how_small_a_diffie_hellman_group_may_be(engine_pki: PKI, least: int) -> None:
+    ours = drive.client(**ONLY12 | {"suites": (BY_NAME["DHE-RSA-AES128-SHA"],)}, least_dh_bits=least)
+    theirs = Stdlib(server_context(engine_pki.server("rsa"), dh=(_modp1024(), 2)), server=True)
+    if least == 1024:
+        talk(ours, theirs)
+    else:
+        exchange(ours, theirs)
+        assert "INSUFFICIENT_SECURITY" in str(theirs.error)
+
+
 def _pi(bits: int) -> int:
     """[2^bits pi] by Machin's formula, with 64 guard bits."""
     one = 1 << (bits + 64)
