@@ -100,3 +100,37 @@ def ready(material: Tools) -> Iterator[Tools]:
     ssl.SSL_ClearSessionCache()
     ssl.SSL_ShutdownServerSessionIDCache()
     Settings.defaults = before
+
+
+@pytest.fixture(scope="session")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Tools:
+    """A CA and servers' certificates for keys of every kind."""
+    tools = Tools(tmp_path_factory.mktemp("kinds") / "db", PASSWORD, environment=FEW_ITERATIONS)
+    tools.directory.mkdir()
+    tools.initialise()
+    tools.issue("ca", "-k", "ec", "-q", "nistp256", "--keyUsage", "certSigning,crlSigning", trust="CT,C,C")
+    served = {"issuer": "ca", "trust": ",,"}
+    tools.issue("rsa", "-k", "rsa", "-g", "2048", "-8", "host.example", **served)
+    tools.issue("other", "-k", "rsa", "-g", "2048", "-8", "other.example", **served)
+    tools.issue("signs", "-k", "rsa", "-g", "2048", "--keyUsage", "digitalSignature", **served)
+    tools.issue("decrypts", "-k", "rsa", "-g", "2048", "--keyUsage", "keyEncipherment", **served)
+    tools.issue("agrees", "-k", "rsa", "-g", "2048", "--keyUsage", "keyAgreement", **served)
+    tools.issue("pss", "-k", "rsa", "-g", "2048", "--pss", **served)
+    tools.issue("dsa", "-k", "dsa", "-g", "1024", **served)
+    tools.issue("p256", "-k", "ec", "-q", "nistp256", **served)
+    tools.issue("p384", "-k", "ec", "-q", "nistp384", **served)
+    return tools
+
+
+@pytest.fixture
+def kinds(shop: Tools) -> Iterator[Tools]:
+    """NSS opened on that database, every suite allowed; undone afterwards."""
+    from nss_pk11.nss import ssl
+    from nss_pk11.nss._settings import Settings
+
+    before, Settings.defaults = Settings.defaults, Settings()
+    pk11pub.PK11_SetPasswordFunc(lambda slot, retry, arg: None if retry else PASSWORD)
+    nss.NSS_Init(f"sql:{shop.directory}")
+    ssl.NSS_SetDomesticPolicy()
+    yield shop
+    Settings.defaults = before
