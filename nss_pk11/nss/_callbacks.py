@@ -20,7 +20,7 @@ from .types import CERTCertificate, SECKEYPrivateKey
 
 if TYPE_CHECKING:
     from ..tls.waits import ChooseClientIdentity, VerifyPeer
-    from ._sslsocket import SSLLayer
+    from ._connection import Connection
 
 SECSuccess, SECFailure, SECWouldBlock = 0, -1, -2
 
@@ -63,7 +63,7 @@ def last_error(default: str = "SSL_ERROR_BAD_CERTIFICATE") -> NSPRError:
         return NSPRError("the application's callback declined", name=default)
 
 
-def verify_peer(layer: SSLLayer, operation: VerifyPeer) -> None:
+def verify_peer(layer: Connection, operation: VerifyPeer) -> None:
     """SSLAuthCertificate, then SSLBadCertHandler.  Raises CertificateError, which decides on the alert; PutOff.
 
     A resumed session brings the certificate that was judged when it was new; NSS judges it no more."""
@@ -82,7 +82,7 @@ def verify_peer(layer: SSLLayer, operation: VerifyPeer) -> None:
     PR_SetError(before)
 
 
-def _judge_again(layer: SSLLayer, refusal: NSPRError) -> NSPRError | None:
+def _judge_again(layer: Connection, refusal: NSPRError) -> NSPRError | None:
     function, argument = layer.settings.bad_cert or (None, None)
     if function is None:
         return refusal
@@ -93,7 +93,7 @@ def _judge_again(layer: SSLLayer, refusal: NSPRError) -> NSPRError | None:
         return refusal  # why the certificate is bad is what counts
 
 
-def choose_identity(layer: SSLLayer, operation: ChooseClientIdentity) -> Identity | None:
+def choose_identity(layer: Connection, operation: ChooseClientIdentity) -> Identity | None:
     """SSLGetClientAuthData; None where it has nothing, or nothing that the server can verify.  Raises PutOff."""
     function, argument = layer.settings.client_auth_data or (None, None)
     if function is None:
@@ -109,7 +109,7 @@ def choose_identity(layer: SSLLayer, operation: ChooseClientIdentity) -> Identit
 
 
 def fitting_identity(
-    layer: SSLLayer, operation: ChooseClientIdentity, cert: CERTCertificate, key: SECKEYPrivateKey
+    layer: Connection, operation: ChooseClientIdentity, cert: CERTCertificate, key: SECKEYPrivateKey
 ) -> Identity | None:
     """The identity of a certificate and its key, None where the server cannot verify what it signs."""
     identity = make_identity(key.key, layer.settings.chain_of(cert), allow_expired=True)

@@ -14,7 +14,7 @@ from ..errors import NSPRError
 from ..tls.suites import Suite
 
 if TYPE_CHECKING:
-    from ._sslsocket import SSLLayer
+    from ._connection import Connection
 
 SSL_SECURITY_STATUS_NOOPT, SSL_SECURITY_STATUS_OFF = -1, 0
 SSL_SECURITY_STATUS_ON_HIGH, SSL_SECURITY_STATUS_ON_LOW, SSL_SECURITY_STATUS_FORTEZZA = 1, 2, 3
@@ -51,7 +51,7 @@ class SSLSecurityStatus(NamedTuple):
     subject: str | None = None
 
 
-def security_status(layer: SSLLayer) -> SSLSecurityStatus:
+def security_status(layer: Connection) -> SSLSecurityStatus:
     """All off before the first handshake, and while SSL_SECURITY is."""
     info = layer.info
     if info is None or info.suite is None or not layer.secure:
@@ -71,7 +71,7 @@ def cipher_name(suite: Suite) -> str:
     return re.sub(r"^(AES-\d+)-CBC$", r"\1", suite.cipher.name)
 
 
-def peer_names(layer: SSLLayer) -> tuple[str, str]:
+def peer_names(layer: Connection) -> tuple[str, str]:
     """Issuer and subject of the peer's certificate."""
     if not layer.peer_chain:
         return "no certificate", "no certificate"

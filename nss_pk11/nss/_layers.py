@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 import select
 import socket
+import threading
 import time
 import weakref
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from ..errors import NSPRError
+from ..net.sizes import READ_SIZE
 from .prinrval import PR_INTERVAL_NO_TIMEOUT
 
 if TYPE_CHECKING:
@@ -124,6 +126,19 @@ class Deadline:
         return None if self._until is None else max(0.0, (self._until - time.monotonic()) * 1000)
 
 
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+
+class _Scratch(threading.local):
+    """A buffer per thread, not per socket: whoever is given what is in it copies what it keeps."""
+
+    def __init__(self) -> None:
+        self.view = memoryview(bytearray(READ_SIZE))
+
+
+_scratch = _Scratch()
+
+
 # --- layers ----------------------------------------------------------------------------------------------------------
 
 
@@ -210,6 +225,16 @@ class SocketLayer(Layer):
     def receive_now(self, amount: int, flags: int = 0) -> bytes:
         try:
             return self.sock.recv(amount, flags)
+        except BlockingIOError:
+            raise Blocked(READ) from None
+        except OSError as error:
+            raise io_error("recv", error) from error
+
+    def read_now(self) -> memoryview:
+        """What there is, at most READ_SIZE bytes, in a buffer of the thread's: good until it reads again.  Empty at the end."""
+        buffer = _scratch.view
+        try:
+            return buffer[: self.sock.recv_into(buffer)]
         except BlockingIOError:
             raise Blocked(READ) from None
         except OSError as error:

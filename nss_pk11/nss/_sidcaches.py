@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from ..sessions.shared_memory import Storage
     from ..tls.config import Tickets
     from ..tls.events import ConnectionInfo
+    from ._connection import Connection
     from ._settings import Settings
-    from ._sslsocket import SSLLayer
 
 INHERITANCE = "SSL_INHERITANCE"  # the environment's variable
 TICKET_LIFETIME = 2 * 24 * 3600  # seconds, as NSS has it
@@ -267,7 +267,7 @@ def SSL_SetMaxServerCacheLocks(maxLocks: int) -> None:
 class SessionInUse:
     """The session of one connection: where it comes from, where it goes."""
 
-    def __init__(self, layer: SSLLayer) -> None:
+    def __init__(self, layer: Connection) -> None:
         self._layer = layer
         self._offered: Session | None = None
         self._current: Session | None = None

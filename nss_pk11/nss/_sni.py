@@ -20,7 +20,7 @@ from .prerror import sets_error
 
 if TYPE_CHECKING:
     from ..tls.config import ServerConfig
-    from ._sslsocket import SSLLayer
+    from ._connection import Connection
 
 SSL_SNI_CURRENT_CONFIG_IS_USED, SSL_SNI_SEND_ALERT = -1, -2
 
@@ -60,13 +60,13 @@ _KEPT = ("auth_certificate", "bad_cert", "client_auth_data", "handshake", "sni_s
 class Opening:
     """Of one connection.  `received`: all bytes so far."""
 
-    def __init__(self, layer: SSLLayer) -> None:
+    def __init__(self, layer: Connection) -> None:
         self._layer = layer
         self.received = b""
 
-    def take(self, data: bytes) -> bool:
+    def take(self, data: bytes | bytearray | memoryview) -> bool:
         """Whether the engine can be made: the ClientHello is whole, or is none, of which the engine knows more."""
-        self.received += data
+        self.received += bytes(data)
         message, more = _first_message(self.received)
         return not data or not more or len(message) > MAX_HELLO
 

@@ -19,7 +19,7 @@ from . import cert as certificates
 
 if TYPE_CHECKING:
     from ..tls.events import ConnectionInfo
-    from ._sslsocket import SSLLayer
+    from ._connection import Connection
 
 APPROVED = {
     ObjectIdentifier("2.16.840.1.113730.4.1"),  # Netscape's, "Global ID"
@@ -30,7 +30,7 @@ APPROVED = {
 class StepUp:
     """Of one connection.  `restricted`: suites of that policy may be chosen; `under_way`: the other handshake is not over."""
 
-    def __init__(self, layer: SSLLayer) -> None:
+    def __init__(self, layer: Connection) -> None:
         self._layer = layer
         self.restricted = self.under_way = False
 

@@ -13,7 +13,7 @@ from ._suites import EXPORTABLE
 from .types import CERTCertificate
 
 if TYPE_CHECKING:
-    from ._sslsocket import SSLLayer
+    from ._connection import Connection
 
 
 class SSLCipherAlgorithm(IntEnum):
@@ -164,7 +164,7 @@ class SSLChannelInfo(NamedTuple):
     resumed: bool = False
 
 
-def channel_info(layer: SSLLayer) -> SSLChannelInfo:
+def channel_info(layer: Connection) -> SSLChannelInfo:
     """All 0 before the first handshake is complete."""
     info = layer.info
     if info is None or info.suite is None or info.version is None:
@@ -216,7 +216,7 @@ class SSLPreliminaryChannelInfo(NamedTuple):
     cipherSuite: int = 0
 
 
-def preliminary_info(layer: SSLLayer) -> SSLPreliminaryChannelInfo:
+def preliminary_info(layer: Connection) -> SSLPreliminaryChannelInfo:
     """Nothing before the hellos."""
     info = layer.engine.info if layer.engine is not None else None
     version = info.version if info is not None and info.suite is not None else None
