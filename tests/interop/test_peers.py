@@ -8,7 +8,9 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from nss_pk11.tls.codepoints import Group, Version
+from nss_pk11.tls.suites import BY_NAME
 
+from ..support.old_peers import CELLS, OLD, Cell
 from ..support.peers.base import Want
 from ..support.peers.node import NodeServer, node_client
 from ..support.peers.openssl import OpenSSLServer, s_client
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from ..support.old_peers import OldPeer
     from ..support.pki import PKI
 
 
@@ -34,6 +37,20 @@ def test_foreign_client_with_foreign_server(port: int, client: str, version: Ver
     assert result.ok, result
     assert result.version == version.label
     assert result.answer
+
+
+@pytest.mark.parametrize("version", OLD, ids=lambda version: version.label)
+@pytest.mark.parametrize(
+    ("client", "server"), [("O", "J"), ("J", "O"), ("N", "O"), ("N", "J"), ("G", "O"), ("G", "J"), ("S", "O")]
+)
+def test_old_peers(client: str, server: str, version: Version, old_peers: dict[str, OldPeer]) -> None:
+    """Of every key exchange that both ends have, one suite."""
+    names = ("TLS_RSA_WITH_AES_128_CBC_SHA", "TLS_DHE_RSA_WITH_AES_128_CBC_SHA", "TLS_DHE_DSS_WITH_AES_128_CBC_SHA")
+    for name in (*names, "TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA", "SSL_RSA_EXPORT_WITH_RC4_40_MD5"):
+        cell, there, here = Cell(BY_NAME[name], version), old_peers[server], old_peers[client]
+        if cell in CELLS and here.connects(cell) and there.serves(cell):
+            with there.server(cell) as far:
+                here.client(far.port, cell)
 
 
 def test_a_wrong_ca_is_noticed(pki: PKI, directory: Path) -> None:

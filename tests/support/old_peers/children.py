@@ -27,9 +27,12 @@ class Conversing(OldPeer):
         """A request's, but for what is particular."""
         raise NotImplementedError
 
+    _child: Commanded | None = None
+
     @property
     def child(self) -> Commanded:
-        if not hasattr(self, "_child"):
+        """The process; another where the last has ended, so that one failure does not become a hundred."""
+        if self._child is None or not self._child.running:
             self._child = self.stack.enter_context(self.start())
         return self._child
 

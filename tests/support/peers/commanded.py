@@ -79,19 +79,25 @@ class Commanded:
         )
         self._unread = b""
 
+    @property
+    def running(self) -> bool:
+        return self._child.poll() is None
+
     def ask(self, /, **request: object) -> None:
         assert self._child.stdin
         with contextlib.suppress(BrokenPipeError):  # `answer` says why
             self._child.stdin.write("\t".join(f"{name}={value}" for name, value in request.items()).encode() + b"\n")
 
     def answer(self, timeout: float = 2 * TIMEOUT) -> dict[str, Any]:
-        """The next line.  Raises AssertionError where the child has ended, or says nothing for `timeout` seconds."""
+        """The next line.  Raises AssertionError where the child has ended, or is ended, silent for `timeout` seconds."""
         assert self._child.stdout
         deadline = time.monotonic() + timeout
         while b"\n" not in self._unread:
             ready, _, _ = select.select([self._child.stdout], [], [], max(0.0, deadline - time.monotonic()))
             part = self._child.stdout.read(65536) if ready else b""
             if not part:
+                self._child.kill()  # or it would answer the next question with what is due to this one
+                self._child.wait()
                 raise AssertionError(f"{self._command[0]} {'has ended' if ready else 'says nothing'}:\n{self._said_wrong()}")
             self._unread += part
         line, _, self._unread = self._unread.partition(b"\n")

@@ -22,7 +22,13 @@ from .base import HOST, ForeignServer, Result, Want, first, run_client
 if TYPE_CHECKING:
     from pathlib import Path
 
-_NAMES = dict(zip(Version, ("ssl3", "tls1.0", "tls1.1", "tls1.2", "tls1.3"), strict=True))
+_NAMES = {
+    Version.ssl3: "ssl3",
+    Version.tls1_0: "tls1.0",
+    Version.tls1_1: "tls1.1",
+    Version.tls1_2: "tls1.2",
+    Version.tls1_3: "tls1.3",
+}
 VERSIONS = {version: f"{name}:{name}" for version, name in _NAMES.items()}
 GROUPS = {
     Group.secp256r1: "P256",
