@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import threading
 
 from ..net.executor import KeyExecutor
 from ._state import state
 
 _lock = threading.Lock()
+os.register_at_fork(after_in_child=_lock._at_fork_reinit)  # type: ignore[attr-defined]  # nobody in the child holds it
 _executor: KeyExecutor | None = None
 
 

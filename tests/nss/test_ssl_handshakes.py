@@ -30,6 +30,7 @@ from .ends import (
     connected,
     echo,
     listening,
+    openssl_server,
     python_client,
     python_echo,
     read_all,
@@ -168,11 +169,9 @@ class TestSecurityStatus:
 
     def test_names_as_nss_writes_them(self, ready: Tools, files: Path, tmp_path: Path) -> None:
         """What we say of a name with everything in it, and what certutil does."""
-        from cryptography import x509
+        from nss_pk11.nss.cert import CERT_DerNameToAscii, CERTCertificate
 
-        from nss_pk11.nss._channel import rfc1485
-
-        subject = 'CN="a, b",OU=two  spaces,O="Test \\"GmbH\\" + Co",L=X,ST=Y,C=DE,E=a@b.example,UID=me,DC=example'
+        subject = 'CN="a, b",OU=two  spaces,O="Test \\"GmbH\\" + Co",L=X,ST=Y,C=DE,E=a@b.example,UID=me,OID.1.2.3.4=odd,DC=example'
         tools = Tools(tmp_path / "db", "")
         tools.directory.mkdir()
         tools.initialise()
@@ -183,7 +182,10 @@ class TestSecurityStatus:
         shown = re.search(r'Subject: (".*?")\n\s+Subject Public', text, re.DOTALL)
         assert shown is not None
         shown_name = re.sub(r"\n\s*", "", shown[1])[1:-1]
-        assert rfc1485(x509.load_der_x509_certificate(tools.der("named")).subject) == shown_name
+        named = CERTCertificate(tools.der("named"))
+        assert named.subjectName == named.issuerName == CERT_DerNameToAscii(named.derSubject) == shown_name
+        with pytest.raises(NSPRError, match="SEC_ERROR_BAD_DER"):
+            CERT_DerNameToAscii(b"no name")
 
 
 class TestWhatIsKnown:
@@ -216,7 +218,7 @@ class TestWhatIsKnown:
             assert ssl.SSL_GetNegotiatedHostInfo(fd) == HOST
             server_cert = ssl.SSL_PeerCertificate(fd)
             assert server_cert is not None
-            assert server_cert.subjectName == "Common Name: server"
+            assert server_cert.subjectName == "CN=server"
             assert ssl.SSL_RevealCert(fd) == server_cert
             assert ssl.SSL_PeerCertificateChain(fd)[0] == server_cert
             assert ssl.SSL_PeerStapledOCSPResponses(fd) == []
@@ -350,6 +352,61 @@ class TestRefusals:
             python_client(server.port, client_context(files, TLS1_2))
         assert server.results == ["SSL_ERROR_UNSUPPORTED_VERSION"]
         prio.PR_Close(listener)
+
+
+class TestOldVersions:
+    """With openssl, which has TLS 1.0 and 1.1, and with NSS's tools."""
+
+    @pytest.mark.parametrize(("flag", "version"), [("-tls1", 0x0301), ("-tls1_1", 0x0302), ("-tls1_2", 0x0303)])
+    def test_a_server(self, flag: str, version: int) -> None:
+        listener = listening()
+
+        def look(fd: PRFileDesc) -> object:
+            echo(fd)
+            return ssl.SSL_GetChannelInfo(fd).protocolVersion
+
+        with OurServer(listener, look) as server:
+            target = ("-connect", f"127.0.0.1:{server.port}", flag, "-cipher", "DEFAULT:@SECLEVEL=0")
+            run(require("openssl"), "s_client", *target, "-quiet", input=b"x\n", status=None)
+        assert server.results == [version]
+        prio.PR_Close(listener)
+
+    @pytest.mark.parametrize(("flag", "version"), [("-tls1", 0x0301), ("-tls1_1", 0x0302), ("-tls1_2", 0x0303)])
+    def test_a_client(self, files: Path, flag: str, version: int) -> None:
+        with openssl_server(files, flag, "-cipher", "DEFAULT:@SECLEVEL=0", "-www") as port:
+            fd = connected(port)
+            prio.PR_Write(fd, b"GET / HTTP/1.0\r\n\r\n")
+            assert b" 200 " in read_all(fd)
+            assert ssl.SSL_GetChannelInfo(fd).protocolVersion == version
+            prio.PR_Close(fd)
+
+    def test_an_option_switches_them_off(self) -> None:
+        listener = listening()
+        ssl.SSL_OptionSet(listener, ssl.SSL_ENABLE_TLS, False)
+        with OurServer(listener, echo) as server:
+            target = ("-connect", f"127.0.0.1:{server.port}", "-tls1", "-cipher", "DEFAULT:@SECLEVEL=0")
+            run(require("openssl"), "s_client", *target, status=None)
+        assert server.results == ["SSL_ERROR_NO_CYPHER_OVERLAP"]  # SSL 3.0 is left, which the client has no suite for
+        prio.PR_Close(listener)
+
+    @pytest.mark.parametrize("version", ["tls1.0", "tls1.1"])
+    def test_tstclnt(self, ready: Tools, version: str) -> None:
+        listener = listening()
+
+        def answer(fd: PRFileDesc) -> str | None:
+            prio.PR_Recv(fd, 100, 0, TICKS)
+            prio.PR_Write(fd, b"HTTP/1.0 200 OK\r\n\r\nfrom us\n")
+            return ssl.SSL_SecurityStatus(fd).cipher
+
+        request = ready.file("request", "GET / HTTP/1.0\r\n\r\n")
+        with OurServer(listener, answer) as server:
+            said = run(
+                require("tstclnt"), "-d", f"sql:{ready.directory}", "-h", "127.0.0.1", "-p", str(server.port), "-a", HOST,
+                "-A", request, "-V", f"{version}:{version}",
+            )  # fmt: skip
+        prio.PR_Close(listener)
+        assert "from us" in said
+        assert str(server.results[0]).startswith("AES-")
 
 
 class TestWithNSS:
