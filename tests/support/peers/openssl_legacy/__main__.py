@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Self
 from ..base import HOST
 from ..commanded import CONVERSATION, answers
 from .library import InfoCallback, Library, TemporaryRSACallback
-from .surgery import SSL3, Suites, forget_secure_renegotiation, mend_ssl2_resumption, tls_prf_in_ssl3, without_scsv
+from .surgery import Suites, forget_secure_renegotiation, mend_ssl2_resumption, tls_prf_in_ssl3, without_scsv
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -57,11 +57,9 @@ class Context:
         self.handle = library.SSL_CTX_new(method)
         self.control(SET_MODE, AUTO_RETRY)
         self.control(SET_OPTIONS, self._options())
-        if "suites" in request:
-            with suites.only({int(number, 16) for number in request["suites"].split(",")}):
-                self._must(library.SSL_CTX_set_cipher_list(self.handle, b"ALL:COMPLEMENTOFALL"))
-        elif "ciphers" in request:
-            self._must(library.SSL_CTX_set_cipher_list(self.handle, request["ciphers"].encode()))
+        wanted = {int(number, 16) for number in request["suites"].split(",")} if "suites" in request else suites.own
+        with suites.only(wanted):
+            self._must(library.SSL_CTX_set_cipher_list(self.handle, request.get("ciphers", "ALL:COMPLEMENTOFALL").encode()))
         self._load()
         if self.server:
             self._prepare_server()
@@ -179,7 +177,7 @@ class Link:
         number = library.SSL_CIPHER_get_id(library.SSL_get_current_cipher(self.handle))
         return {
             "version": library.SSL_get_version(self.handle).decode(),
-            "suite": number - SSL3 if number >= SSL3 else number,
+            "suite": number & 0xFFFFFF,  # without OpenSSL's own mark of the version
             "resumed": bool(library.SSL_ctrl(self.handle, GET_SESSION_REUSED, 0, None)),
             "secure_renegotiation": bool(library.SSL_ctrl(self.handle, GET_RI_SUPPORT, 0, None)),
             "peer": subject.value.decode(),

@@ -56,11 +56,12 @@ FIRST_SLOT = 0x44  # three rows with Camellia make room for the small numbers, t
 
 
 class Suites:
-    """The table of suites of SSL 3.0 and TLS, with `ADDED`."""
+    """The table of suites of SSL 3.0 and TLS, with `ADDED`; `own`: the numbers of those it had before."""
 
     def __init__(self, library: Library) -> None:
         rows = (Row * (library.size("ssl3_ciphers") // ctypes.sizeof(Row))).from_address(library.address("ssl3_ciphers"))
         self._rows = list(rows)  # of the library's own memory
+        self.own = {row.id - SSL3 for row in self._rows if row.valid}
         place = {row.id - SSL3: number for number, row in enumerate(self._rows)}
         slots = [place[FIRST_SLOT] + number for number in range(3)] + [len(self._rows) - 4 + number for number in range(4)]
         self._names = [f"ADDED-{number:04X}".encode() for number in ADDED]  # kept, since the table points at them
