@@ -185,6 +185,22 @@ RULES: dict[tuple[int, int], Rules] = {
     (CKO.PRIVATE_KEY, CKK.ML_DSA): _PRIVATE
     | {CKA.PARAMETER_SET: Rule(NUMBER, (1, 4, 6)), CKA.SEED: Rule(ANY, (1, 4, 6, SECRET))}
     | _uses(CKA.SIGN),
+    # Keys of KEA and Skipjack are made on the card, agreed on, or unwrapped; nobody brings one in the clear (footnote 2).
+    (CKO.PUBLIC_KEY, CKK.KEA): _PUBLIC
+    | dict.fromkeys(_DOMAIN, Rule(ANY, (1, 3)))
+    | {CKA.VALUE: Rule(ANY, (1, 4))}
+    | _uses(CKA.DERIVE),
+    (CKO.PRIVATE_KEY, CKK.KEA): _PRIVATE
+    | dict.fromkeys(_DOMAIN, Rule(ANY, (1, 4, 6)))
+    | {CKA.VALUE: Rule(ANY, (1, 2, 4, 6, SECRET))}
+    | _uses(CKA.DERIVE),
+    (CKO.SECRET_KEY, CKK.SKIPJACK): _SECRET_KEY
+    | {
+        CKA.EXTRACTABLE: _flag(TRUE, MODIFIABLE, STAYS_FALSE),  # that is: may be wrapped
+        CKA.VALUE: Rule(ANY, (1, 2, 4, 6, SECRET)),
+        CKA.VALUE_LEN: Rule(NUMBER, (2,), ULONG.pack(12)),
+    }
+    | _uses(CKA.ENCRYPT, CKA.DECRYPT, CKA.WRAP, CKA.UNWRAP),
     (CKO.SECRET_KEY, CKK.AES): _SECRET_KEY
     | {CKA.VALUE_LEN: Rule(NUMBER, (2, 3, 6))}
     | _uses(CKA.ENCRYPT, CKA.DECRYPT, CKA.SIGN, CKA.VERIFY, CKA.WRAP, CKA.UNWRAP),

@@ -7,23 +7,24 @@ Whatever shows only here (a file that is not there, a certificate of another key
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, mldsa, rsa
-from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512
 from cryptography.hazmat.primitives.serialization import Encoding, load_der_private_key, load_pem_private_key
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from .abi import CKK, CKM, UNAVAILABLE_INFORMATION
+from .abi import CKA, CKK, CKM, CKO, UNAVAILABLE_INFORMATION
+from .attributes import FALSE, TRUE, Purpose, complete
 from .description import KINDS, Description, DescriptionError, KeyDescription, TokenDescription
-from .keytypes import public_key_info, type_of
+from .issuing import Issuer, self_signed
+from .kea import DOMAINS
+from .keytypes import number, public_key_info, type_of
 from .machine import Machine, Token
-from .objects import certificate, key_pair
+from .mechanisms.fortezza import new_key
+from .objects import Object, certificate, kept, key_pair, made_here
 from .personalities import Personality
 
 _GENERATE: dict[str, Callable[[], Any]] = {
@@ -40,6 +41,7 @@ _GENERATE: dict[str, Callable[[], Any]] = {
     "mldsa44": mldsa.MLDSA44PrivateKey.generate,
     "mldsa65": mldsa.MLDSA65PrivateKey.generate,
     "mldsa87": mldsa.MLDSA87PrivateKey.generate,
+    **{kind: domain.generate for kind, domain in DOMAINS.items()},
 }
 
 # The mechanism without which a key is of no use -> the one that makes it, and the type of key -> the former.
@@ -47,6 +49,7 @@ _GENERATION = {
     "CKM_ECDSA": CKM.EC_KEY_PAIR_GEN,
     "CKM_RSA_PKCS": CKM.RSA_PKCS_KEY_PAIR_GEN,
     "CKM_DSA": CKM.DSA_KEY_PAIR_GEN,
+    "CKM_KEA_KEY_DERIVE": CKM.KEA_KEY_PAIR_GEN,
     "CKM_EDDSA": CKM.EC_EDWARDS_KEY_PAIR_GEN,
     "CKM_ML_DSA": CKM.ML_DSA_KEY_PAIR_GEN,
 }
@@ -57,21 +60,39 @@ _MECHANISM: dict[int, str] = {
     CKK.EC_EDWARDS: "CKM_EDDSA",
     CKK.ML_DSA: "CKM_ML_DSA",
 }
-
-_DAYS = 365  # that a self-signed certificate is good for
+STORAGE_KEY_LABEL = "Ks"
+ISSUER_LABEL = "issuer"  # of the certificate of whoever issued those of the token's keys
 
 
 def build(description: Description) -> Machine:
     """The machine.  Raises DescriptionError."""
-    machine = Machine()
+    machine, issuers = Machine(), _Issuers()
     for reader in description.readers:
-        machine.add_reader(reader.name, _token(reader.token) if reader.token else None)
+        machine.add_reader(reader.name, _token(reader.token, issuers) if reader.token else None)
     for token in description.drawer:
-        machine.add_token(_token(token))
+        machine.add_token(_token(token, issuers))
     return machine
 
 
-def _token(described: TokenDescription) -> Token:
+class _Issuers:
+    """Who issues certificates: the one of all tokens of this machine, or one from a file."""
+
+    @cached_property
+    def own(self) -> Issuer:
+        return Issuer()
+
+    def of(self, described: KeyDescription) -> Issuer:
+        if not described.issuer:
+            return self.own
+        data = _read(described.issuer, f"{described.where}.issuer")
+        try:
+            return Issuer(load_pem_private_key(data, None), x509.load_pem_x509_certificate(data))
+        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+            fault = f"{described.issuer} does not hold a private key and its certificate in PEM: {error}"
+            raise DescriptionError(f"{described.where}.issuer: {fault}") from None
+
+
+def _token(described: TokenDescription, issuers: _Issuers) -> Token:
     token = Token(
         described.personality,
         described.label,
@@ -81,15 +102,33 @@ def _token(described: TokenDescription) -> Token:
         name=described.name,
         initialised=not described.blank,
     )
+    if token.personality.key_registers:
+        token.objects.add(_storage_key())
     for key in described.keys:
-        _add_key(token, key)
+        _add_key(token, key, issuers)
+    if any(key.issued and not key.issuer for key in described.keys):
+        token.objects.add(certificate(issuers.own.certificate.public_bytes(Encoding.DER), ISSUER_LABEL, b""))
     for each in described.certificates:
         found = _read_certificate(each.file, each.where, "file")
         token.objects.add(certificate(found.public_bytes(Encoding.DER), each.label, each.id))
     return token
 
 
-def _add_key(token: Token, described: KeyDescription) -> None:
+def _storage_key() -> Object:
+    """Ks of a FORTEZZA card: a key that was always there, to keep others under."""
+    values: dict[int, bytes] = {
+        CKA.CLASS: number(CKO.SECRET_KEY),
+        CKA.KEY_TYPE: number(CKK.SKIPJACK),
+        CKA.TOKEN: TRUE,
+        CKA.SENSITIVE: TRUE,
+        CKA.EXTRACTABLE: FALSE,
+        CKA.LABEL: STORAGE_KEY_LABEL.encode(),
+        CKA.VALUE: new_key(),
+    }
+    return Object(kept(complete((), Purpose.CREATE, values | made_here(CKM.SKIPJACK_KEY_GEN))))
+
+
+def _add_key(token: Token, described: KeyDescription, issuers: _Issuers) -> None:
     """The pair, and its certificate beside it: same label, same CKA_ID (PKCS #11 section 4.6.3)."""
     if described.file:
         private_key, generated = _read_key(described, described.file, token.personality), UNAVAILABLE_INFORMATION
@@ -105,20 +144,22 @@ def _add_key(token: Token, described: KeyDescription) -> None:
     )
     for item in pair:
         token.objects.add(item)
-    found = _certificate(described, private_key)
+    found = _certificate(described, private_key, issuers)
     if found:
-        token.objects.add(certificate(found.public_bytes(Encoding.DER), described.label, described.id))
+        token.objects.add(certificate(found, described.label, described.id))
 
 
-def _certificate(described: KeyDescription, private_key: Any) -> x509.Certificate | None:
+def _certificate(described: KeyDescription, private_key: Any, issuers: _Issuers) -> bytes | None:
     if described.self_signed:
-        return self_signed(private_key, described.self_signed)
+        return self_signed(private_key, described.self_signed).public_bytes(Encoding.DER)
+    if described.issued:
+        return issuers.of(described).issue(private_key.public_key(), described.issued)
     if not described.certificate:
         return None
     found = _read_certificate(described.certificate, described.where, "certificate")
-    if public_key_info(found.public_key()) != public_key_info(private_key.public_key()):
+    if public_key_info(private_key.public_key()) not in found.tbs_certificate_bytes:
         raise DescriptionError(f"{described.where}.certificate: {described.certificate} is not for this key")
-    return found
+    return found.public_bytes(Encoding.DER)
 
 
 def _read_key(described: KeyDescription, path: Path, personality: Personality) -> Any:
@@ -148,38 +189,3 @@ def _read(path: Path, where: str) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise DescriptionError(f"{where}: {path}: {error.strerror}") from None
-
-
-# --- self-signed certificates ----------------------------------------------------------------------------------------
-
-# What an ECDSA signature hashes with (RFC 5480 section 4); Edwards curves and ML-DSA need nothing, RSA and DSA get SHA-256.
-_HASHES: dict[str, type[SHA384 | SHA512]] = {"secp384r1": SHA384, "secp521r1": SHA512}
-
-
-def self_signed(private_key: Any, names: tuple[str, ...]) -> x509.Certificate:
-    """A certificate by a key for itself: `names` are DNS names or addresses, the first the common name; for client and server."""
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
-    now = datetime.now(UTC)
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(private_key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(days=_DAYS))
-        .add_extension(x509.SubjectAlternativeName([_name(name) for name in names]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(private_key.public_key()), critical=False)
-    )
-    hashed = isinstance(private_key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | dsa.DSAPrivateKey)
-    curve = private_key.curve.name if isinstance(private_key, ec.EllipticCurvePrivateKey) else ""
-    return builder.sign(private_key, _HASHES.get(curve, SHA256)() if hashed else None)
-
-
-def _name(text: str) -> x509.GeneralName:
-    try:
-        return x509.IPAddress(ip_address(text))
-    except ValueError:
-        return x509.DNSName(text)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from .abi import CKM, FUNCTIONS
+from .kea import DOMAINS
 from .personalities import PERSONALITIES, SLOT_EVENTS, Person, Personality
 
 PIN = "123456"
@@ -26,6 +27,8 @@ KINDS = {
     "p521": "CKM_ECDSA",
     "dsa1024": "CKM_DSA",
     "dsa2048": "CKM_DSA",
+    "kea": "CKM_KEA_KEY_DERIVE",
+    "kea_other": "CKM_KEA_KEY_DERIVE",
     "rsa2048": "CKM_RSA_PKCS",
     "rsa3072": "CKM_RSA_PKCS",
     "rsa4096": "CKM_RSA_PKCS",
@@ -45,7 +48,7 @@ class DescriptionError(ValueError):
 
 @dataclass(frozen=True)
 class KeyDescription:
-    """A key pair: generated (`kind`) or read (`file`), with its certificate from a file or self-signed for some names."""
+    """A key pair: generated (`kind`) or read (`file`), with its certificate from a file, or for names, self-signed or issued."""
 
     label: str
     id: bytes
@@ -54,6 +57,8 @@ class KeyDescription:
     always_authenticate: bool
     certificate: Path | None
     self_signed: tuple[str, ...]
+    issued: tuple[str, ...]
+    issuer: Path | None
     where: str  # for errors that show only when it is made
 
 
@@ -210,6 +215,8 @@ def _key(table: _Table, number: int, personality: Personality) -> KeyDescription
         always_authenticate=table.value("always_authenticate", bool, personality.always_authenticate),
         certificate=table.path("certificate"),
         self_signed=table.texts("self_signed"),
+        issued=table.texts("issued"),
+        issuer=table.path("issuer"),
         where=f"{table.source}: {table.where}",
     )
     table.finish()
@@ -217,11 +224,19 @@ def _key(table: _Table, number: int, personality: Personality) -> KeyDescription
         raise table.error(
             "kind", f"needed, unless a file is given; one of {', '.join(KINDS)}" if key.kind is None else "not with file"
         )
-    if key.certificate and key.self_signed:
-        raise table.error("certificate", "not with self_signed")
+    if bool(key.certificate) + bool(key.self_signed) + bool(key.issued) > 1:
+        raise table.error("certificate" if key.certificate else "self_signed", "not with " + _others(key))
+    if key.self_signed and key.kind in DOMAINS:
+        raise table.error("self_signed", "a key of KEA cannot sign; say issued")
+    if key.issuer and not key.issued:
+        raise table.error("issuer", "only with issued")
     if key.kind and KINDS[key.kind] not in personality.mechanisms:
         raise table.error("kind", f"a {personality.name} has no {KINDS[key.kind]}, so no {key.kind} key")
     return key
+
+
+def _others(key: KeyDescription) -> str:
+    return "self_signed" if key.certificate and key.self_signed else "issued"
 
 
 def _certificate(table: _Table) -> CertificateDescription:
@@ -333,6 +348,8 @@ _FIELDS: dict[str, Callable[[_Table, str], Any]] = {
     "idle_timeout": _number(),
     "slot_events": lambda table, key: table.choice(key, SLOT_EVENTS, "yes"),
     "wrong_signatures": _number(0, 1),
+    "exclusive": _read(bool),
+    "key_registers": _count,
     "always_authenticate": _read(bool),
     "seed": _count,
     "person": _person,

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, m
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from .abi import CKA, CKK, CKR, ULONG, Refused
+from .kea import LENGTH, X_LENGTH, Domain, KeaPrivateKey, KeaPublicKey
 
 Values = Mapping[int, bytes]  # of attributes, as they lie in memory
 
@@ -40,7 +41,10 @@ _MLDSA: dict[int, tuple[type[Any], type[Any]]] = {
     2: (mldsa.MLDSA65PrivateKey, mldsa.MLDSA65PublicKey),
     3: (mldsa.MLDSA87PrivateKey, mldsa.MLDSA87PublicKey),
 }
-SECRET_SIZES: dict[int, tuple[int, ...]] = {CKK.AES: (16, 24, 32)}  # bytes; other secret keys may have any size
+SECRET_SIZES: dict[int, tuple[int, ...]] = {
+    CKK.AES: (16, 24, 32),
+    CKK.SKIPJACK: (12,),
+}  # bytes; other secret keys may have any size
 
 
 @dataclass(frozen=True)
@@ -182,6 +186,35 @@ def _dsa_private(key: dsa.DSAPrivateKey) -> dict[int, bytes]:
     return _dsa_domain(key) | {CKA.VALUE: integer(key.private_numbers().x)}
 
 
+# --- KEA -------------------------------------------------------------------------------------------------------------
+
+
+def kea_domain(values: Values) -> Domain:
+    """The domain parameters.  Raises ValueError for any but those of 1024 and 160 bits."""
+    p, q, g = (int.from_bytes(values[name], "big") for name in (CKA.PRIME, CKA.SUBPRIME, CKA.BASE))
+    return Domain(p, q, g)
+
+
+def _load_kea_public(values: Values) -> KeaPublicKey:
+    return KeaPublicKey(kea_domain(values), int.from_bytes(values[CKA.VALUE], "big"))
+
+
+def _load_kea_private(values: Values) -> KeaPrivateKey:
+    return KeaPrivateKey(kea_domain(values), int.from_bytes(values[CKA.VALUE], "big"))
+
+
+def _kea_domain(domain: Domain) -> dict[int, bytes]:
+    return {CKA.PRIME: integer(domain.p), CKA.SUBPRIME: integer(domain.q), CKA.BASE: domain.g.to_bytes(LENGTH, "big")}
+
+
+def _kea_public(key: KeaPublicKey) -> dict[int, bytes]:
+    return _kea_domain(key.domain) | {CKA.VALUE: key.to_bytes()}
+
+
+def _kea_private(key: KeaPrivateKey) -> dict[int, bytes]:
+    return _kea_domain(key.domain) | {CKA.VALUE: key.x.to_bytes(X_LENGTH, "big")}
+
+
 # --- curves ----------------------------------------------------------------------------------------------------------
 
 
@@ -289,6 +322,7 @@ def _mldsa_private(key: Any) -> dict[int, bytes]:
 KEY_TYPES: dict[int, KeyType] = {
     CKK.RSA: KeyType(_load_rsa_public, _load_rsa_private, _rsa_public, _rsa_private, (rsa.RSAPrivateKey,)),
     CKK.DSA: KeyType(_load_dsa_public, _load_dsa_private, _dsa_public, _dsa_private, (dsa.DSAPrivateKey,)),
+    CKK.KEA: KeyType(_load_kea_public, _load_kea_private, _kea_public, _kea_private, (KeaPrivateKey,)),
     CKK.EC: KeyType(_load_ec_public, _load_ec_private, _ec_public, _ec_private, (ec.EllipticCurvePrivateKey,)),
     CKK.EC_EDWARDS: KeyType(
         _load_edwards_public,

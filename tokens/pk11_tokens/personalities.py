@@ -2,8 +2,8 @@
 
 A personality is data: the mechanisms a token offers, how it treats PINs and sessions, how quick and how honest it is.
 `behaviour` acts on it, `machine` and `functions` read it; a description may override any field for one token.  This file
-knows no token, no file and no socket.  A kind of token with mechanisms of its own (a FORTEZZA card) is another row here and
-another file in `mechanisms/`.
+knows no token, no file and no socket.  A kind of token with mechanisms of its own is another row here and another file in
+`mechanisms/`, as `fortezza` is.
 """
 
 from __future__ import annotations
@@ -51,6 +51,18 @@ SECRET = (
     "CKM_AES_KEY_WRAP_PAD",
     "CKM_AES_CMAC",
 )
+SKIPJACK = (
+    "CKM_SKIPJACK_KEY_GEN",
+    "CKM_SKIPJACK_ECB64",
+    "CKM_SKIPJACK_CBC64",
+    "CKM_SKIPJACK_OFB64",
+    "CKM_SKIPJACK_CFB64",
+    "CKM_SKIPJACK_CFB32",
+    "CKM_SKIPJACK_CFB16",
+    "CKM_SKIPJACK_CFB8",
+    "CKM_SKIPJACK_WRAP",
+)
+KEA = ("CKM_KEA_KEY_PAIR_GEN", "CKM_KEA_KEY_DERIVE")
 RSA_ALL = RSA_PKCS1_HASHED + RSA_PKCS1 + RSA_PSS + RSA_MORE
 EC_ALL = ECDSA + ECDSA_HASHED + ECDH
 
@@ -88,6 +100,8 @@ class Personality:
     idle_timeout: float = 0.0  # a host silent for so long loses its sessions and its login
     slot_events: str = "yes"  # C_WaitForSlotEvent: "yes", "unsupported" (CKR_FUNCTION_NOT_SUPPORTED) or "silent" (never reports)
     wrong_signatures: float = 0.0  # rate, 0 to 1
+    exclusive: bool = False  # one host at a time has sessions; others get CKR_SESSION_COUNT
+    key_registers: int = 0  # secret keys that it holds, then CKR_DEVICE_MEMORY; the first, "Ks", is there from the beginning
     always_authenticate: bool = False  # of keys that do not say otherwise (CKA_ALWAYS_AUTHENTICATE)
     seed: int = 0  # of everything that happens at random
     person: Person = field(default_factory=Person)  # at the keypad, with `protected_path`
@@ -152,6 +166,18 @@ PERSONALITIES: dict[str, Personality] = {
             removable=False,
             pin_tries=10,
             wrong_signatures=0.1,
+        ),
+        # As the US government had them (FORTEZZA, 1996): DSA and KEA, Skipjack with keys that never leave it in the clear, one
+        # host at a time, one operation after the other.
+        Personality(
+            name="FORTEZZA card",
+            mechanisms=("CKM_SHA_1", "CKM_DSA_SHA1", *DSA, *SKIPJACK, *KEA, "CKM_FORTEZZA_TIMESTAMP"),
+            model="FORTEZZA card",
+            pin_tries=10,
+            pin_lengths=(4, 12),
+            parallel=1,
+            exclusive=True,
+            key_registers=100,
         ),
     )
 }

@@ -54,6 +54,7 @@ def C_GenerateKey(call: Call, session: int, mechanism: int, template: int, count
     capability.parameter(asked, call.memory)
     kind = capability.key_types[0]
     fixed = {CKA.CLASS: number(CKO.SECRET_KEY), CKA.KEY_TYPE: number(kind), **made_here(capability.mechanism)}
+    fixed |= capability.fixed
     values = complete(call.memory.template(template, count), Purpose.GENERATE, fixed)
     _label(call, values)
     check_place(found, values)
@@ -86,7 +87,7 @@ def C_GenerateKeyPair(
         Purpose.GENERATE,
         fixed | {CKA.CLASS: number(CKO.PUBLIC_KEY)},
     )
-    private = complete(given.items(), Purpose.GENERATE, fixed | {CKA.CLASS: number(CKO.PRIVATE_KEY)})
+    private = complete(given.items(), Purpose.GENERATE, fixed | {CKA.CLASS: number(CKO.PRIVATE_KEY)} | capability.fixed)
     _label(call, private)
     check_place(found, public)
     check_place(found, private)
@@ -109,10 +110,13 @@ def C_DeriveKey(call: Call, session: int, mechanism: int, base: int, template: i
     found, asked, capability = _begin(call, session, mechanism, "derive")
     key = key_for(found, capability, "derive", base)
     parameter = capability.parameter(asked, call.memory)
+    if capability.first_phase and capability.first_phase(key.key, parameter):
+        return
     given = distinct(call.memory.template(template, count))
     fixed: dict[int, bytes] = {
         CKA.CLASS: number(CKO.SECRET_KEY),
         CKA.KEY_TYPE: given.get(CKA.KEY_TYPE, number(CKK.GENERIC_SECRET)),
+        **capability.fixed,
     }
     values = complete(given.items(), Purpose.DERIVE, fixed)
     _label(call, values)
@@ -186,7 +190,7 @@ def C_UnwrapKey(
     found, asked, capability = _begin(call, session, mechanism, "unwrap")
     wrapper = key_for(found, capability, "unwrap", unwrapping, _UNWRAPPING)
     given = distinct(call.memory.template(template, count))
-    values = complete(given.items(), Purpose.UNWRAP, {})
+    values = complete(given.items(), Purpose.UNWRAP, capability.fixed)
     _label(call, values)
     check_place(found, values)
     assert capability.decrypt

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ..abi import CKA, CKR, CKU, ULONG, UNAVAILABLE_INFORMATION, Refused
+from ..abi import CKA, CKO, CKR, CKU, ULONG, UNAVAILABLE_INFORMATION, Refused
 from ..attributes import FALSE, TRUE, Purpose, complete, distinct
 from ..host import Operation, Session
+from ..machine import Token
 from ..objects import KEYS, Object, completed_key
 from . import Call
+
+_SECRET_KEY = ULONG.pack(CKO.SECRET_KEY)
 
 
 class Search(Operation):
@@ -30,10 +33,20 @@ def check_place(session: Session, values: Mapping[int, bytes]) -> None:
 
 
 def keep(session: Session, values: Mapping[int, bytes]) -> int:
-    """A new object on the token, or with the session; its handle.  Raises Refused as `check_place`."""
+    """A new object on the token, or with the session; its handle.
+
+    Raises Refused as `check_place`, and CKR_DEVICE_MEMORY where the token has no register left for a secret key.
+    """
     check_place(session, values)
+    registers = session.token.personality.key_registers
+    if registers and values[CKA.CLASS] == _SECRET_KEY and _secret_keys(session.token) >= registers:
+        raise Refused(CKR.DEVICE_MEMORY)
     item = Object(values, None if values[CKA.TOKEN] == TRUE else session)
     return session.token.objects.handle(session, session.token.objects.add(item))
+
+
+def _secret_keys(token: Token) -> int:
+    return sum(item.kind == CKO.SECRET_KEY for item in token.objects)
 
 
 def _writable(session: Session, handle: int) -> Object:

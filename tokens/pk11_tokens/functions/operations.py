@@ -101,7 +101,8 @@ def _init(call: Call, handle: int, kind: str, mechanism_pointer: int, key_handle
     call.noted["mechanism"] = capability.name
     key = key_for(session, capability, kind, key_handle)
     call.noted["object"] = key.label
-    begin = partial(getattr(capability, kind), key.key, capability.parameter(mechanism, call.memory))
+    made = capability.made_parameter if kind == "encrypt" else None
+    begin = partial(getattr(capability, kind), key.key, (made or capability.parameter)(mechanism, call.memory))
     session.operations[kind] = Work(capability, begin, key.is_true(CKA.ALWAYS_AUTHENTICATE))
 
 

@@ -28,8 +28,10 @@ def C_OpenSession(call: Call, slot: int, flags: int, application: int, notify: i
             raise Refused(CKR.DEVICE_REMOVED)
         if not read_write and call.host.logins.get(token) == CKU.SO:
             raise Refused(CKR.SESSION_READ_WRITE_SO_EXISTS)
-        most = token.personality.max_sessions
-        if most and len(call.machine.sessions_with(token)) >= most:
+        most, sessions = token.personality.max_sessions, call.machine.sessions_with(token)
+        if most and len(sessions) >= most:
+            raise Refused(CKR.SESSION_COUNT)
+        if token.personality.exclusive and any(other.host is not call.host for other in sessions):
             raise Refused(CKR.SESSION_COUNT)
         session = call.host.open_session(reader, token, read_write=read_write)
     call.memory.set_ulong(handle, session.handle)

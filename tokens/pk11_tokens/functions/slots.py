@@ -18,6 +18,7 @@ from ..abi import (
 )
 from ..machine import Machine, Pin, Reader, Token
 from ..mechanisms import offered
+from ..mechanisms.fortezza import CLOCK
 from . import Call
 from .pins import new_pin, pin_from
 
@@ -82,6 +83,7 @@ def _token_flags(token: Token) -> int:
     flags = (
         CKF.RNG
         | CKF.LOGIN_REQUIRED * token.login_required
+        | CKF.CLOCK_ON_TOKEN * ("CKM_FORTEZZA_TIMESTAMP" in token.personality.mechanisms)
         | CKF.USER_PIN_INITIALIZED * token.user_pin.known
         | CKF.PROTECTED_AUTHENTICATION_PATH * token.personality.protected_path
         | CKF.TOKEN_INITIALIZED * token.initialised
@@ -107,7 +109,7 @@ def C_GetTokenInfo(call: Call, slot: int, info: int) -> None:
             *(longest, shortest),
             *4 * (UNAVAILABLE_INFORMATION,),  # memory, public and private
             *(*HARDWARE_VERSION, *FIRMWARE_VERSION),
-            strftime("%Y%m%d%H%M%S00", gmtime()).encode(),
+            strftime(CLOCK, gmtime()).encode(),
         ),
     )
 

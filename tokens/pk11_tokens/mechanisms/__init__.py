@@ -1,7 +1,8 @@
 """Everything that tokens can compute: one table, MECHANISMS, CKM number to `Capability`.
 
 C_GetMechanismList, C_GetMechanismInfo and every operation read it; a personality says which rows a token offers.  The
-cryptography is `cryptography`'s.  A card with mechanisms of its own adds a file here and its CAPABILITIES below.
+cryptography is `cryptography`'s, but for what only FORTEZZA cards do.  A card with mechanisms of its own adds a file here and
+its CAPABILITIES below.
 """
 
 from __future__ import annotations
@@ -9,14 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import lru_cache
 
-from . import curves, digests, dsa, mldsa, rsa, secret
+from . import curves, digests, dsa, fortezza, mldsa, rsa, secret
 from .capability import Capability, Transformation, Verification
 
 __all__ = ["MECHANISMS", "Capability", "Transformation", "Verification", "offered"]
 
-MECHANISMS: dict[int, Capability] = {
-    capability.mechanism: capability for room in (digests, rsa, dsa, curves, mldsa, secret) for capability in room.CAPABILITIES
-}
+_ROOMS = (digests, rsa, dsa, curves, mldsa, secret, fortezza)
+MECHANISMS: dict[int, Capability] = {capability.mechanism: capability for room in _ROOMS for capability in room.CAPABILITIES}
 
 
 @lru_cache

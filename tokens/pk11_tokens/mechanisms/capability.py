@@ -7,7 +7,7 @@ So functions of one part and of several are the same few lines for all of them (
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from struct import Struct
 from typing import Any, Protocol
 
@@ -118,7 +118,10 @@ class Capability:
     """What a mechanism can do; a use that is None is not among it.
 
     `key_types`: CKK of the keys it works with, or makes.  `sizes`: of keys, as C_GetMechanismInfo tells them.  `parts`: it may
-    be used part by part.  `wraps`: keys are wrapped by encrypting them.
+    be used part by part.  `wraps`: keys are wrapped by encrypting them.  `made_parameter`: reads the parameter in place of
+    `parameter` where the token, not the host, chooses what is in it to encrypt with.  `first_phase`: says whether C_DeriveKey
+    was called for something else than a key, which is then done.  `fixed`: attributes that secret and private keys made with it
+    have, whatever a template says.
     """
 
     mechanism: CKM
@@ -133,6 +136,9 @@ class Capability:
     generate: Callable[[int], bytes] | None = None  # length wanted -> a secret key
     generate_pair: Callable[[Values], Any] | None = None  # template of the public key -> a private key
     derive: Callable[[Any, Parameter, int | None], bytes] | None = None  # key, parameter, length wanted -> a secret key
+    made_parameter: ReadParameter | None = None
+    first_phase: Callable[[Any, Parameter], bool] | None = None
+    fixed: dict[int, bytes] = field(default_factory=dict)
     parts: bool = True
     wraps: bool = False
     only_wraps: bool = False
