@@ -18,7 +18,7 @@ from .output import note
 Command = TypeVar("Command", bound=Callable[..., Any])
 T = TypeVar("T")
 
-VERSIONS = dict(zip(("ssl3", "tls1.0", "tls1.1", "tls1.2", "tls1.3"), Version, strict=True))
+VERSIONS = dict(zip(("ssl2", "ssl3", "tls1.0", "tls1.1", "tls1.2", "tls1.3"), Version, strict=True))
 MAX_NAMED = 4  # suites that a warning lists
 RENEGOTIATIONS = ("never", "secure", "legacy")
 

@@ -10,6 +10,7 @@ from .codepoints import Group, H, V, Version, X
 from .config import ClientConfig
 from .link import Flow, Link, Steps
 from .messages import extensions as ext
+from .messages import ssl2
 from .messages.hello import DOWNGRADE_TLS11, DOWNGRADE_TLS12, ClientHello, ServerHello
 from .opening import Opening
 from .ssl3 import renegotiation
@@ -77,8 +78,33 @@ def _open_again(link: Link, config: ClientConfig) -> Steps[tuple[Opening, Server
         link.stay()
 
 
+def _greets_in_ssl2(link: Link, config: ClientConfig) -> bool:
+    """Whether the ClientHello has the form of SSL 2.0: where TLS 1.3 is offered never (RFC 8446 appendix D.5), nor where a newer
+    session is to be resumed, which it has no room for."""
+    if not (config.v2_hello or config.min_version == V.ssl2) or config.max_version > V.tls1_2 or link.previous is not None:
+        return False
+    return config.session is None or config.session.version == V.ssl2 or not _resumable12(config, None)
+
+
+def _open_in_ssl2(link: Link, config: ClientConfig) -> Opening:
+    """Build and send a ClientHello in the form of SSL 2.0 (RFC 5246 appendix E.2), with a challenge as long as a random."""
+    link.client_version = config.max_version
+    link.info.client_random = config.random(32)
+    suites = _suites(config, None)
+    if config.max_version >= V.ssl3:
+        suites += (EMPTY_RENEGOTIATION_INFO_SCSV, *((FALLBACK_SCSV,) if config.fallback else ()))
+    greeting = ssl2.ClientHello(config.max_version, suites, b"", link.info.client_random)
+    raw = greeting.encode()
+    opening = Opening(greeting.newer(raw), Transcript())
+    opening.transcript.add(raw)
+    link.records.send_ssl2(raw)
+    return opening
+
+
 def _open(link: Link, config: ClientConfig) -> Opening:
     """Build and send the ClientHello; in a renegotiation it offers the version at hand (RFC 8446 section 4.1.2)."""
+    if _greets_in_ssl2(link, config):
+        return _open_in_ssl2(link, config)
     again = link.previous is not None
     newest = link.info.version or config.max_version
     tls13 = newest >= V.tls1_3

@@ -11,8 +11,9 @@ from typing import TypeVar, cast
 
 
 class Version(IntEnum):
-    """ProtocolVersion (RFC 8446 section 4.1.2)."""
+    """ProtocolVersion (RFC 8446 section 4.1.2); SSL 2.0 is what its own hellos say."""
 
+    ssl2 = 0x0002
     ssl3 = 0x0300
     tls1_0 = 0x0301
     tls1_1 = 0x0302
@@ -22,7 +23,7 @@ class Version(IntEnum):
     @property
     def label(self) -> str:
         """The name people read: "TLSv1.3"."""
-        return "SSLv3" if self is Version.ssl3 else f"TLSv1.{self - 0x0301}"
+        return f"TLSv1.{self - 0x0301}" if self > Version.ssl3 else f"SSLv{self & 2 or 3}"
 
 
 class ContentType(IntEnum):

@@ -104,6 +104,8 @@ class Config:
     `require_safe_negotiation`: no handshake at all below TLS 1.3 with a peer that does not know RFC 5746.
     `split_records`: send application data in two records under CBC below TLS 1.1, whose IVs can be foreseen (BEAST).
     `extended_master_secret`: offer or accept it below TLS 1.3 (RFC 7627).
+    `v2_hello`: a client that enables nothing newer than TLS 1.2 sends the ClientHello of SSL 2.0, which has no extensions; a
+    server takes it (RFC 5246 appendix E.2).  Who enables SSL 2.0 means it.
     `named_dh_groups_only`: no finite field below TLS 1.3 but one of RFC 7919, with a peer that knows these.
     """
 
@@ -123,6 +125,7 @@ class Config:
     split_records: bool = True
     extended_master_secret: bool = True
     named_dh_groups_only: bool = False
+    v2_hello: bool = False
     clock: Callable[[], float] = time.time
     random: Callable[[int], bytes] = os.urandom
     _answers: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False, compare=False)

@@ -32,8 +32,9 @@ from .codepoints import C, H, HandshakeType, V
 from .config import ClientConfig, Config, ServerConfig
 from .events import ConnectionInfo, Data, ForgetSession, PeerClosed
 from .link import Connected, Flow, Link
+from .record.layer import SSL2
 from .ssl3 import renegotiation
-from .waits import CHANGE_CIPHER_SPEC, NO_CERTIFICATE, NO_RENEGOTIATION, Operation, Receive
+from .waits import CHANGE_CIPHER_SPEC, NO_CERTIFICATE, NO_RENEGOTIATION, SSL2_MESSAGE, Operation, Receive, Ssl2Message
 
 MAX_HANDSHAKE_MESSAGE = 1 << 17  # bytes
 MAX_KEY_UPDATES = 32  # in a row, without application data between them
@@ -338,7 +339,8 @@ class Engine:
             wait = self._flow.send(value)
         except DecodeError as error:
             if error.name == DecodeError.default_name and isinstance(value, bytes):
-                error.name = _error_name("MALFORMED", value[0])
+                told = isinstance(value, Ssl2Message) and value[0] != H.client_hello
+                error.name = _ssl2_error(self._link.is_server) if told else _error_name("MALFORMED", value[0])
             raise
         if isinstance(wait, Receive):
             self._accepts = wait.types
@@ -358,8 +360,8 @@ class Engine:
     def _process(self) -> None:
         """Work through what has been received until bytes run out or an operation is pending."""
         link = self._link
-        records = link.records
         while self.pending is None and not self.peer_closed:
+            records = link.records  # SSL 2.0's take the place of TLS's
             if link.handshake_input and self._next_message():
                 continue
             if self.handshake_complete:
@@ -387,6 +389,8 @@ class Engine:
             self._receive_alert(fragment)
         elif content_type == C.change_cipher_spec:
             self._receive_change_cipher_spec(fragment)
+        elif content_type == SSL2:
+            self._receive_ssl2(fragment)
         else:
             raise UnexpectedMessage(f"record of type {content_type}", name="SSL_ERROR_RX_UNKNOWN_RECORD_TYPE")
 
@@ -445,6 +449,12 @@ class Engine:
             )
         self._advance(fragment)
 
+    def _receive_ssl2(self, fragment: bytes) -> None:
+        """A message of SSL 2.0, whose records carry one each, is shown to the flow as the pseudo-type SSL2_MESSAGE."""
+        if SSL2_MESSAGE not in self._accepts or not fragment:
+            raise UnexpectedMessage("a message of SSL 2.0 has no place here", name=_ssl2_error(self._link.is_server))
+        self._advance(Ssl2Message(fragment))
+
     def _receive_alert(self, fragment: bytes) -> None:
         """RFC 8446 section 6, RFC 5246 section 7.2."""
         if len(fragment) != 2:
@@ -465,6 +475,11 @@ class Engine:
         self._warnings += 1
         if self._warnings > MAX_WARNINGS:
             raise UnexpectedMessage(f"{self._warnings} warning alerts in a row", name="SSL_ERROR_RX_UNEXPECTED_ALERT")
+
+
+def _ssl2_error(is_server: bool) -> str:
+    """Whose fault it is, which is all that NSS says of SSL 2.0."""
+    return "SSL_ERROR_BAD_CLIENT" if is_server else "SSL_ERROR_BAD_SERVER"
 
 
 def _error_name(what: str, kind: int) -> str:

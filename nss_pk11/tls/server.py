@@ -6,19 +6,22 @@ from ..errors import InappropriateFallback, UnsupportedVersion
 from .codepoints import H, V, Version
 from .config import ServerConfig
 from .link import Flow, Link
+from .messages import ssl2
 from .messages.hello import ClientHello
 from .ssl3 import renegotiation
 from .ssl3.server import ServerHandshake as ServerHandshake12
 from .suites import FALLBACK_SCSV
 from .tls13.server import ServerHandshake as ServerHandshake13
-from .waits import Receive
+from .waits import SSL2_MESSAGE, Receive, Ssl2Message
 
-_VERSIONS = tuple(Version)  # to walk an Enum itself costs ten times as much
+_VERSIONS = tuple(version for version in Version if version >= V.ssl3)  # to walk an Enum itself costs ten times as much
 
 
 def accept(link: Link, config: ServerConfig) -> Flow:
     """The whole life of a server connection."""
-    hello = ClientHello.decode((yield Receive(H.client_hello)))
+    link.records.hears_ssl2 = config.v2_hello or config.min_version == V.ssl2
+    raw = yield Receive(H.client_hello, SSL2_MESSAGE)
+    hello = ssl2.ClientHello.decode(raw).newer(raw) if isinstance(raw, Ssl2Message) else ClientHello.decode(raw)
     link.info.client_random = hello.random
     version = link.info.version = choose_version(config, hello)
     link.records.version = min(version, V.tls1_2)

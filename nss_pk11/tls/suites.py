@@ -13,16 +13,17 @@ from typing import Literal
 
 from .codepoints import Version
 
-KeyExchange = Literal["any", "rsa", "rsa_export", "dhe_rsa", "dhe_dss", "ecdhe_rsa", "ecdhe_ecdsa"]
+KeyExchange = Literal["any", "rsa", "rsa_export", "dhe_rsa", "dhe_dss", "ecdhe_rsa", "ecdhe_ecdsa", "fortezza"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Cipher:
     """A bulk cipher.  Lengths in bytes: `key`, `secret` (what an eavesdropper must find of it: less in export ciphers), `fixed_iv`
-    (from the key block), `explicit_nonce` (sent per record; by CBC from TLS 1.1 on), `tag` (AEAD) or `block` (CBC)."""
+    (from the key block), `explicit_nonce` (sent per record; by CBC from TLS 1.1 on), `tag` (AEAD) or `block` (CBC).  "token" is CBC
+    with keys that a token makes, and keeps."""
 
     name: str
-    kind: Literal["aead", "cbc", "stream", "null"]
+    kind: Literal["aead", "cbc", "stream", "null", "token"]
     key: int
     secret: int
     fixed_iv: int
@@ -44,11 +45,17 @@ AES_256_CBC = Cipher("AES-256-CBC", "cbc", 32, 32, 0, 16, 0, 16, "CKM_AES_CBC")
 # For old peers, under the names SSL_SecurityStatus gives them.
 DES_EDE3_CBC = Cipher("3DES-EDE-CBC", "cbc", 24, 24, 0, 8, 0, 8, "CKM_DES3_CBC")
 DES_CBC = Cipher("DES-CBC", "cbc", 8, 8, 0, 8, 0, 8, "CKM_DES_CBC")
+RC2_CBC = Cipher("RC2-CBC", "cbc", 16, 16, 0, 8, 0, 8, "CKM_RC2_CBC")
 RC2_CBC_40 = Cipher("RC2-CBC-40", "cbc", 16, 5, 0, 8, 0, 8, "CKM_RC2_CBC")
 RC4_128 = Cipher("RC4", "stream", 16, 16, 0, 0, 0, 0, "CKM_RC4")
 RC4_56 = Cipher("RC4-56", "stream", 16, 7, 0, 0, 0, 0, "CKM_RC4")
 RC4_40 = Cipher("RC4-40", "stream", 16, 5, 0, 0, 0, 0, "CKM_RC4")
+# SSL 2.0 has names of its own.
+RC4_EXPORT = Cipher("RC4-Export", "stream", 16, 5, 0, 0, 0, 0, "CKM_RC4")
+RC2_CBC_EXPORT = Cipher("RC2-CBC-Export", "cbc", 16, 5, 0, 8, 0, 8, "CKM_RC2_CBC")
+DES_EDE3_CBC_SSL2 = Cipher("DES-EDE3-CBC", "cbc", 24, 24, 0, 8, 0, 8, "CKM_DES3_CBC")
 NULL = Cipher("NULL", "null", 0, 0, 0, 0, 0, 0, "")
+SKIPJACK_CBC = Cipher("FORTEZZA", "token", 10, 10, 0, 0, 0, 8, "CKM_SKIPJACK_CBC64")
 
 # What each key exchange and MAC asks of a slot.
 _KEY_EXCHANGE_MECHANISMS: dict[str, tuple[str, ...]] = {
@@ -59,6 +66,7 @@ _KEY_EXCHANGE_MECHANISMS: dict[str, tuple[str, ...]] = {
     "dhe_dss": ("CKM_DH_PKCS_DERIVE",),
     "ecdhe_rsa": ("CKM_ECDH1_DERIVE",),
     "ecdhe_ecdsa": ("CKM_ECDH1_DERIVE",),
+    "fortezza": ("CKM_KEA_KEY_DERIVE",),
 }
 _MAC_MECHANISMS = {
     "": "",
@@ -76,7 +84,7 @@ class Suite:
 
     `name` is IANA's, where IANA has none the name of the draft or of NSS.  `mac`: the record MAC ("" for AEAD).  `hash`: of the PRF
     from TLS 1.2 on or of HKDF ("sha256", "sha384").  `rsa_limit`: the largest RSA key, in bits, that may encrypt for an export
-    suite; 0 for no limit.  `fips`: the PRF of TLS even in SSL 3.0.
+    suite; 0 for no limit.  `fips`: the PRF of TLS even in SSL 3.0.  `kind`: SSL 2.0's number of 24 bits, where `code` is NSS's.
     """
 
     code: int
@@ -92,6 +100,7 @@ class Suite:
     modern: bool
     rsa_limit: int = 0
     fips: bool = False
+    kind: int = 0
 
     @property
     def key_bits(self) -> int:
@@ -122,7 +131,7 @@ class Suite:
 
     @property
     def forward_secret(self) -> bool:
-        return not self.key_exchange.startswith("rsa")
+        return not self.key_exchange.startswith(("rsa", "fortezza"))
 
     @property
     def mechanisms(self) -> frozenset[str]:
@@ -154,6 +163,28 @@ def _export(code: int, name: str, openssl: str, cipher: Cipher, mac: str, limit:
     latest = Version.tls1_0 if limit == 512 else Version.tls1_1
     return Suite(
         code, name, openssl, nss or name, "rsa_export", cipher, mac, "sha256", Version.ssl3, latest, False, rsa_limit=limit
+    )
+
+
+def _fortezza(code: int, name: str, openssl: str, cipher: Cipher, *, nss: str) -> Suite:
+    # NSS had them in TLS 1.0 too, which does not mention them.
+    return Suite(code, name, openssl, nss, "fortezza", cipher, "sha1", "sha256", Version.ssl3, Version.tls1_0, False)
+
+
+def _ssl2(code: int, kind: int, name: str, openssl: str, cipher: Cipher) -> Suite:
+    return Suite(
+        code,
+        f"SSL_CK_{name}",
+        openssl,
+        f"SSL_EN_{name}",
+        "rsa",
+        cipher,
+        "md5",
+        "sha256",
+        Version.ssl2,
+        Version.ssl2,
+        False,
+        kind=kind,
     )
 
 
@@ -233,9 +264,29 @@ LEGACY_SUITES: tuple[Suite, ...] = (
     _old(0x0001, "TLS_RSA_WITH_NULL_MD5", "NULL-MD5", "rsa", NULL, "md5", nss="SSL_RSA_WITH_NULL_MD5"),
 )  # fmt: skip
 
-EVERY_SUITE = SUITES + LEGACY_SUITES
-BY_CODE: dict[int, Suite] = {suite.code: suite for suite in EVERY_SUITE}
-BY_NAME: dict[str, Suite] = {name: suite for suite in EVERY_SUITE for name in (suite.name, suite.openssl, suite.nss_name)}
+# Only where a FORTEZZA card is, and never but by name; in NSS's order.  RFC 6101 appendix C has the names.  RFC 2712 gave the last
+# number to a Kerberos suite, too, which is nobody's here.
+FORTEZZA_SUITES: tuple[Suite, ...] = (
+    _fortezza(0x001E, "SSL_FORTEZZA_KEA_WITH_RC4_128_SHA", "FZA-RC4-SHA", RC4_128, nss="SSL_FORTEZZA_DMS_WITH_RC4_128_SHA"),
+    _fortezza(0x001D, "SSL_FORTEZZA_KEA_WITH_FORTEZZA_CBC_SHA", "FZA-FZA-CBC-SHA", SKIPJACK_CBC, nss="SSL_FORTEZZA_DMS_WITH_FORTEZZA_CBC_SHA"),
+    _fortezza(0x001C, "SSL_FORTEZZA_KEA_WITH_NULL_SHA", "FZA-NULL-SHA", NULL, nss="SSL_FORTEZZA_DMS_WITH_NULL_SHA"),
+)  # fmt: skip
+
+# SSL 2.0's, in NSS's order; never but by name.  OpenSSL's names of some are those of suites of SSL 3.0, too, which they stand for.
+SSL2_SUITES: tuple[Suite, ...] = (
+    _ssl2(0xFF01, 0x010080, "RC4_128_WITH_MD5", "RC4-MD5", RC4_128),
+    _ssl2(0xFF03, 0x030080, "RC2_128_CBC_WITH_MD5", "RC2-CBC-MD5", RC2_CBC),
+    _ssl2(0xFF07, 0x0700C0, "DES_192_EDE3_CBC_WITH_MD5", "DES-CBC3-MD5", DES_EDE3_CBC_SSL2),
+    _ssl2(0xFF06, 0x060040, "DES_64_CBC_WITH_MD5", "DES-CBC-MD5", DES_CBC),
+    _ssl2(0xFF02, 0x020080, "RC4_128_EXPORT40_WITH_MD5", "EXP-RC4-MD5", RC4_EXPORT),
+    _ssl2(0xFF04, 0x040080, "RC2_128_CBC_EXPORT40_WITH_MD5", "EXP-RC2-CBC-MD5", RC2_CBC_EXPORT),
+)  # fmt: skip
+
+EVERY_SUITE = SUITES + LEGACY_SUITES  # that needs nothing but a key
+BY_CODE: dict[int, Suite] = {suite.code: suite for suite in EVERY_SUITE + FORTEZZA_SUITES + SSL2_SUITES}
+BY_NAME: dict[str, Suite] = {
+    name: suite for suite in SSL2_SUITES + EVERY_SUITE + FORTEZZA_SUITES for name in (suite.name, suite.openssl, suite.nss_name)
+}
 DEFAULT_SUITES: tuple[Suite, ...] = tuple(suite for suite in SUITES if suite.modern)
 
 # Signalling values: never negotiated (RFC 5746 section 3.3, RFC 7507 section 2).

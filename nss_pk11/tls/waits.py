@@ -7,11 +7,12 @@ result)` or `engine.fail(operation, error)`.  Waiting for a key is a wait like a
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from .codepoints import SignatureScheme
     from .config import Identity
+    from .messages.fortezza import ClientKeys
 
 
 class Wait:
@@ -59,6 +60,57 @@ class Decrypt(Operation):
         self.identity, self.ciphertext = identity, ciphertext
 
 
+class TokenCipher(Protocol):
+    """One direction of a connection, on a token, where its key is and stays.  Lives as long as it is referred to."""
+
+    def update(self, data: bytes | memoryview) -> bytes:
+        """Whole blocks, encrypted or decrypted, going on from those before.  Raises TokenError, for ever once it did."""
+
+
+class KeaInitiated(NamedTuple):
+    """What the card of a client has done: `identity` is whose key it did it with.  `write`, `read`: only where asked for."""
+
+    identity: Identity
+    keys: ClientKeys
+    write: TokenCipher | None
+    read: TokenCipher | None
+
+
+class KeaInitiate(Operation):
+    """A FORTEZZA client's part of the key exchange (RFC 6101 section 5.6.7; `ssl3.fortezza`); result: KeaInitiated, with no
+    signature in its keys.
+
+    `identities`: of which the first in the domain of the server's certificate (`chain`, DER, leaf first) is to do it;
+    `random`: r_s, 128 bytes; `premaster`: 48 bytes, to be encrypted; `ciphers`: whether records are encrypted on the card.
+    """
+
+    __slots__ = ("chain", "ciphers", "identities", "premaster", "random")
+
+    def __init__(
+        self, identities: tuple[Identity, ...], chain: tuple[bytes, ...], random: bytes, premaster: bytes, ciphers: bool
+    ) -> None:
+        self.identities, self.chain, self.random = identities, chain, random
+        self.premaster, self.ciphers = premaster, ciphers
+
+
+class KeaResponded(NamedTuple):
+    """What the card of a server has done.  `premaster`: 48 bytes, right or wrong."""
+
+    premaster: bytes
+    write: TokenCipher | None
+    read: TokenCipher | None
+
+
+class KeaRespond(Operation):
+    """A FORTEZZA server's part, with `identity.key`; result: KeaResponded.  `random`: r_s; `keys`: the client's message;
+    `ciphers`: whether records are encrypted on the card."""
+
+    __slots__ = ("ciphers", "identity", "keys", "random")
+
+    def __init__(self, identity: Identity, random: bytes, keys: ClientKeys, ciphers: bool) -> None:
+        self.identity, self.random, self.keys, self.ciphers = identity, random, keys, ciphers
+
+
 class LookupSession(Operation):
     """Find a server session by id (RFC 5246 section 7.4.1.2); result: what StoreSession stored (bytes), or None."""
 
@@ -98,3 +150,10 @@ class ChooseClientIdentity(Operation):
 CHANGE_CIPHER_SPEC = 0x100  # RFC 5246 section 7.1
 NO_CERTIFICATE = 0x101  # SSL 3.0: what a client sends in place of a Certificate (RFC 6101 section 5.6.6)
 NO_RENEGOTIATION = 0x102  # RFC 5246 section 7.2.2
+SSL2_MESSAGE = 0x103  # of SSL 2.0, or a ClientHello in its form; flows are sent an Ssl2Message
+
+
+class Ssl2Message(bytes):
+    """A message that came in a record of SSL 2.0, from its type on."""
+
+    __slots__ = ()

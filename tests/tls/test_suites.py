@@ -15,8 +15,10 @@ from nss_pk11.tls.suites import (
     BY_NAME,
     DEFAULT_SUITES,
     EVERY_SUITE,
+    FORTEZZA_SUITES,
     LEGACY_SUITES,
     MAC_BYTES,
+    SSL2_SUITES,
     SUITES,
 )
 
@@ -27,7 +29,8 @@ KNOWN = [suite for suite in SUITES if suite.code in OPENSSL]
 
 
 def test_codes_and_names_are_unique() -> None:
-    assert len(BY_CODE) == len(EVERY_SUITE) == len(SUITES) + len(LEGACY_SUITES)
+    assert len(EVERY_SUITE) == len(SUITES) + len(LEGACY_SUITES)
+    assert len(BY_CODE) == len(EVERY_SUITE) + len(FORTEZZA_SUITES) + len(SSL2_SUITES)
     for names in zip(*((suite.name, suite.openssl, suite.nss_name) for suite in EVERY_SUITE), strict=True):
         assert len(set(names)) == len(EVERY_SUITE)
     assert all(

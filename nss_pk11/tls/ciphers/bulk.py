@@ -24,10 +24,14 @@ _ALGORITHMS: dict[str, Callable[[bytes], CipherAlgorithm]] = {
     "AES-256-CBC": AES,
     "3DES-EDE-CBC": TripleDES,
     "DES-CBC": _des,
+    "DES-EDE3-CBC": TripleDES,
+    "RC2-CBC": RC2,
     "RC2-CBC-40": RC2,
+    "RC2-CBC-Export": RC2,
     "RC4": ARC4,
     "RC4-56": ARC4,
     "RC4-40": ARC4,
+    "RC4-Export": ARC4,
 }
 
 

@@ -14,6 +14,8 @@ from .aead import MAX_PLAINTEXT, Bytes
 
 MAX_EMPTY_RECORDS = 16  # in a row; more is a peer that makes us work for nothing
 HEADER = 5
+SSL2 = 0x80  # in place of a content type, which SSL 2.0 does not have
+FIRST_OF_SSL2 = (0, 1, 4)  # the messages that come first: error, ClientHello, ServerHello
 RUN = 24_000  # bytes ready from which one buffer for a run of records pays
 
 _TYPES = frozenset(ContentType)
@@ -52,12 +54,13 @@ class RecordLayer:
     """Both directions of one connection.
 
     `receive_limit`, `send_limit`: largest plaintext fragment, bytes; `version`: what headers of plaintext records say;
-    `skip_early_data`: bytes of undecryptable early data that may still be thrown away (RFC 8446 section 4.2.10).
+    `skip_early_data`: bytes of undecryptable early data that may still be thrown away (RFC 8446 section 4.2.10);
+    `hears_ssl2`: the first record may be one of SSL 2.0 (RFC 5246 appendix E.2).
     """
 
     __slots__ = (
-        "_buffer", "_empty", "_out", "_position", "_rest", "_seen_any", "ignore_change_cipher_spec", "read", "receive_limit",
-        "send_limit", "skip_early_data", "version", "write",
+        "_buffer", "_empty", "_out", "_position", "_rest", "_seen_any", "hears_ssl2", "ignore_change_cipher_spec", "read",
+        "receive_limit", "send_limit", "skip_early_data", "version", "write",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -73,6 +76,7 @@ class RecordLayer:
         self.send_limit = MAX_PLAINTEXT
         self.version = 0x0301
         self.ignore_change_cipher_spec = False
+        self.hears_ssl2 = False
         self.skip_early_data = 0
 
     # --- receiving ---------------------------------------------------------------------------------------------------
@@ -92,6 +96,8 @@ class RecordLayer:
     def _missing(self, data: memoryview) -> int:
         """How many bytes of `data` complete the record that `_buffer` begins; all, where it holds more than that."""
         begun = len(self._buffer)
+        if not self._seen_any:  # it may be a record of SSL 2.0, with another header
+            return len(data)
         header = bytes(self._buffer[:HEADER]) + bytes(data[: max(0, HEADER - begun)])
         if len(header) < HEADER:
             return len(data)
@@ -116,6 +122,8 @@ class RecordLayer:
         header = bytes(buffer[start : start + HEADER])
         content_type, length = header[0], header[3] << 8 | header[4]
         if content_type not in _TYPES or header[1] != 3:
+            if self.hears_ssl2 and not self._seen_any and content_type & 0x80:
+                return self._ssl2_frame(header)
             self._refuse_header(header)
         # RFC 8446 section 5.2: 256 bytes of expansion; RFC 5246 section 6.2.3: 2048; plaintext: none.
         allowance = 0 if self.read is None else 256 if self.read.hides_type else 2048
@@ -128,8 +136,19 @@ class RecordLayer:
         self._position = end
         return content_type, header, buffer[start + HEADER : end]
 
+    def _ssl2_frame(self, header: bytes) -> tuple[int, bytes, memoryview] | None:
+        """A record of SSL 2.0 with a header of two bytes, as all have that are not encrypted."""
+        if header[2] not in FIRST_OF_SSL2:
+            self._refuse_header(header)
+        start, length = self._position + 2, (header[0] & 0x7F) << 8 | header[1]
+        if start + length > len(self._buffer):
+            return None
+        self._seen_any = True
+        self._position = start + length
+        return SSL2, header, self._buffer[start : start + length]
+
     def _check_start(self, first: int) -> None:
-        if first not in _TYPES:
+        if first not in _TYPES and not (self.hears_ssl2 and first & 0x80):
             raise NotTLS(f"peer does not speak TLS: first byte is {first:#04x}")
 
     def _refuse_header(self, header: bytes) -> None:
@@ -250,6 +269,10 @@ class RecordLayer:
         else:
             for start in range(0, length or 1, limit):
                 self._out.append(write.protect(content_type, bytes(data[start : start + limit])))
+
+    def send_ssl2(self, message: bytes) -> None:
+        """Queue a message of SSL 2.0, in clear."""
+        self._out.append((0x8000 | len(message)).to_bytes(2, "big") + message)
 
     def buffers_to_send(self) -> list[bytes]:
         """Everything queued, in order, and forgets it."""
