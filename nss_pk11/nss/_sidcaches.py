@@ -327,12 +327,10 @@ class SessionInUse:
         cache = _servers.cache
         state = cache.get(session_id, self._address) if cache is not None else None
         if state is None:
-            _count("hch_sid_cache_misses")
             return None
         if _wants_certificates(self._layer.settings, not self._layer.first_done) and not _has_certificate(state):
             _count("hch_sid_cache_not_ok")
             return None
-        _count("hch_sid_cache_hits")
         self.session_id = session_id
         return state
 
@@ -355,6 +353,7 @@ class SessionInUse:
     def completed(self, info: ConnectionInfo) -> None:
         self._begun = int(time.time())
         if self._layer.is_server:
+            _count("hch_sid_cache_hits" if info.resumed else "hch_sid_cache_misses")
             if info.resumed and not self.session_id:
                 _count("hch_sid_stateless_resumes")
             return

@@ -266,7 +266,7 @@ class TestServers:
                     sock.recv(10)
                     session = sock.session
                     assert sock.session_reused == again
-        assert server.results == ["Common Name: client"] * 2
+        assert server.results == ["CN=client"] * 2
         prio.PR_Close(listener)
 
     def test_configuring_twice(self, files: Path) -> None:
@@ -294,6 +294,8 @@ class TestServers:
             prio.PR_Recv(fd, 4096, 0, TICKS)
             prio.PR_Write(fd, b"HTTP/1.0 200 OK\r\n\r\nhello\n")
 
+        counted = ssl.SSL_GetStatistics()
+        before = (counted.hch_sid_cache_hits, counted.hch_sid_cache_misses)
         with OurServer(listener, page, 10) as server:
             said = run(
                 require("strsclnt"), "-d", f"sql:{ready.directory}", "-p", str(server.port), "-c", "10", "-t", "1",
@@ -303,6 +305,8 @@ class TestServers:
         hits = re.search(r"strsclnt: (\d+) cache hits; (\d+) cache misses", said)
         assert hits is not None, said
         assert int(hits[1]) >= 8, said
+        after = (counted.hch_sid_cache_hits, counted.hch_sid_cache_misses)
+        assert tuple(new - old for new, old in zip(after, before, strict=True)) == (int(hits[1]), int(hits[2]))
 
 
 class TestProcesses:
