@@ -6,11 +6,6 @@ import re
 from enum import IntEnum
 from typing import TYPE_CHECKING, NamedTuple
 
-from cryptography import x509
-from cryptography.x509.oid import NameOID, ObjectIdentifier
-
-from ..certs.info import PARSE_ERRORS, parse
-from ..errors import NSPRError
 from ..tls.suites import Suite
 
 if TYPE_CHECKING:
@@ -75,48 +70,5 @@ def peer_names(layer: Connection) -> tuple[str, str]:
     """Issuer and subject of the peer's certificate."""
     if not layer.peer_chain:
         return "no certificate", "no certificate"
-    try:
-        leaf = parse(layer.peer_chain[0].derCert)
-        return rfc1485(leaf.issuer), rfc1485(leaf.subject)
-    except (NSPRError, *PARSE_ERRORS):
-        return "", ""
-
-
-# --- names -----------------------------------------------------------------------------------------------------------
-
-_KEYWORDS: dict[ObjectIdentifier, str] = {
-    NameOID.COMMON_NAME: "CN",
-    NameOID.STATE_OR_PROVINCE_NAME: "ST",
-    NameOID.ORGANIZATION_NAME: "O",
-    NameOID.ORGANIZATIONAL_UNIT_NAME: "OU",
-    NameOID.DN_QUALIFIER: "dnQualifier",
-    NameOID.COUNTRY_NAME: "C",
-    NameOID.LOCALITY_NAME: "L",
-    NameOID.DOMAIN_COMPONENT: "DC",
-    NameOID.USER_ID: "UID",
-    NameOID.EMAIL_ADDRESS: "E",
-    NameOID.TITLE: "title",
-    NameOID.STREET_ADDRESS: "STREET",
-    NameOID.POSTAL_CODE: "postalCode",
-    NameOID.SERIAL_NUMBER: "serialNumber",
-    NameOID.SURNAME: "SN",
-    NameOID.GIVEN_NAME: "givenName",
-    NameOID.BUSINESS_CATEGORY: "businessCategory",
-}
-_SPECIAL = re.compile(r'[,+="\r\n<>#;\\]|^ | $|  ')
-
-
-def rfc1485(name: x509.Name) -> str:
-    """A name as CERT_NameToAscii writes it: "CN=host.example,O=Example,C=DE", the last part first."""
-    return ",".join("+".join(_attribute(item) for item in rdn) for rdn in reversed(name.rdns))
-
-
-def _attribute(item: x509.NameAttribute[str | bytes]) -> str:
-    value = item.value
-    keyword = _KEYWORDS.get(item.oid)
-    if keyword is None or isinstance(value, bytes):
-        raw = value if isinstance(value, bytes) else value.encode()
-        return f"OID.{item.oid.dotted_string}=#{raw.hex()}"
-    if _SPECIAL.search(value):
-        value = '"' + re.sub(r'(["\\])', r"\\\1", value) + '"'
-    return f"{keyword}={value}"
+    leaf = layer.peer_chain[0]
+    return leaf.issuerName, leaf.subjectName

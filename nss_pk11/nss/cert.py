@@ -15,6 +15,7 @@ from ..certs.nss import Usage, check_host, verify
 from ..db import CRLRecord, Database, Trust, TrustFlags
 from ..errors import CertificateError, ConfigurationError, DatabaseError, NotFound, NSPRError
 from . import _trust
+from ._names import rfc1485
 from ._objects import PK11_FindCertFromNickname, delete_certificate, instances, is_user, log_in_to_all, wrap, wrap_all
 from ._state import state
 from .prerror import sets_error
@@ -30,6 +31,7 @@ __all__ = [
     "CERT_CheckCertValidTimes",
     "CERT_DecodeCertFromPackage",
     "CERT_DecodeTrustString",
+    "CERT_DerNameToAscii",
     "CERT_DestroyCertificate",
     "CERT_DupCertificate",
     "CERT_EncodeTrustString",
@@ -155,6 +157,12 @@ def CERT_DupCertificate(c: CERTCertificate) -> CERTCertificate:
 def CERT_DestroyCertificate(cert: CERTCertificate) -> None:
     """Give it back (cert.h); what Python no longer refers to is given back by itself."""
     cert.free()
+
+
+@sets_error
+def CERT_DerNameToAscii(dername: bytes) -> str:
+    """A name, DER, as text: "CN=host.example,O=Example" (cert.h).  Raises NSPRError (SEC_ERROR_BAD_DER)."""
+    return rfc1485(dername)
 
 
 @sets_error

@@ -19,6 +19,8 @@ from ..certs.info import PARSE_ERRORS
 from ..db.modules import INTERNAL_NAME
 from ..errors import NotFound, NSPRError
 from ..slots import Module, PrivateKey, Slot, Token
+from ..slots.kea import KeaPublicKey
+from ._names import UNREADABLE, rfc1485
 from ._state import Reference
 
 __all__ = ["CERTCertificate", "CERTValidity", "PK11SlotInfo", "SECKEYPrivateKey", "SECKEYPublicKey", "SECMODModule"]
@@ -105,7 +107,7 @@ class CERTCertificate(Reference):
             self.validity = CERTValidity(parts.not_valid_before, parts.not_valid_after)  # in UTC
             self.spki: bytes = parts.public_key.dump()  # SubjectPublicKeyInfo
             self.is_ca = self._basic_constraints()
-        except _UNREADABLE:
+        except UNREADABLE:
             raise NSPRError("this is no certificate that can be read", name="SEC_ERROR_BAD_DER") from None
 
     def _basic_constraints(self) -> bool | None:
@@ -137,12 +139,12 @@ class CERTCertificate(Reference):
 
     @property
     def subjectName(self) -> str:
-        """For people: `Common Name: host.example, Country: DE`; "" where it cannot be read."""
-        return _readable(self._parts.subject)
+        """As CERT_NameToAscii writes it: "CN=host.example,C=DE"; "" where it cannot be read."""
+        return _readable(self.derSubject)
 
     @property
     def issuerName(self) -> str:
-        return _readable(self._parts.issuer)
+        return _readable(self.derIssuer)
 
     @property
     def addresses(self) -> frozenset[str]:
@@ -151,7 +153,7 @@ class CERTCertificate(Reference):
             names = self._parts.subject_alt_name_value or ()
             found = [name.native for name in names if name.name == "rfc822_name"]
             found.append(self._parts.subject.native.get("email_address"))
-        except _UNREADABLE:
+        except UNREADABLE:
             return frozenset()
         return frozenset(address.lower() for address in found if isinstance(address, str))
 
@@ -181,14 +183,10 @@ class CERTCertificate(Reference):
         return f"<CERTCertificate {self.nickname or 'without nickname'!r}>"
 
 
-# What asn1crypto raises where it is given something else than it expects.
-_UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, OverflowError)
-
-
-def _readable(name: asn1crypto.x509.Name) -> str:
+def _readable(name: bytes) -> str:
     try:
-        return str(name.human_friendly)
-    except _UNREADABLE:
+        return rfc1485(name)
+    except NSPRError:
         return ""
 
 
@@ -221,5 +219,5 @@ class SECKEYPrivateKey(Reference):
 class SECKEYPublicKey:
     """A public key (keythi.h).  Differs: not counted among what is held, as it lies on no token."""
 
-    def __init__(self, key: PublicKeyTypes) -> None:
+    def __init__(self, key: PublicKeyTypes | KeaPublicKey) -> None:
         self.key = key

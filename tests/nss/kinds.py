@@ -45,9 +45,7 @@ def exchanges(fd: PRFileDesc) -> set[str]:
 
 def names(fd: PRFileDesc) -> list[str]:
     """The common names of the certificates that a server serves."""
-    return [
-        CERTCertificate(identity.chain[0]).subjectName.removeprefix("Common Name: ") for identity in server_config(fd).identities
-    ]
+    return [CERTCertificate(identity.chain[0]).subjectName.removeprefix("CN=") for identity in server_config(fd).identities]
 
 
 def refused(error: Callable[[], str], call: Callable[..., object], *arguments: object, **named: object) -> str:

@@ -100,7 +100,7 @@ class TestServers:
         with OurServer(listener, page) as server, s_client(server.port, "-tls1_2", *credential) as client:
             client.write(b"hello\n")
             client.wait_for("^done$")
-        assert server.results == [(None, "Common Name: client")]
+        assert server.results == [(None, "CN=client")]
         prio.PR_Close(listener)
 
     @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ class TestServers:
             client.wait_for("RENEGOTIATING")
             client.write(b"more\n")
             client.wait_for("^done$")
-        assert server.results == ["Common Name: client"]
+        assert server.results == ["CN=client"]
         prio.PR_Close(listener)
 
     def test_data_comes_first(self) -> None:
@@ -300,7 +300,7 @@ class TestTLS13:
         with OurServer(listener, page) as server, python_client(server.port, context) as sock:
             sock.sendall(b"hello")
             assert sock.recv(10) == b"done\n"
-        assert server.results == [(None, "Common Name: client")]
+        assert server.results == [(None, "CN=client")]
 
         context = client_context(files, TLS1_3)
         with OurServer(listener, page) as server, python_client(server.port, context) as sock:
