@@ -64,6 +64,8 @@ SUBCOMMANDS = {
     "db": Subcommand(".db", "db", "NSS databases: certificates, trust, keys and modules in a directory."),
     "serve": Subcommand(".serve", "serve", "Serve TLS with a key on a token or in a file."),
     "connect": Subcommand(".connect", "connect", "Connect to a TLS server and say what was negotiated."),
+    "selfserv": Subcommand(".nsstools.commands", "selfserv", "NSS's test program: an HTTP server."),
+    "tstclnt": Subcommand(".nsstools.commands", "tstclnt", "NSS's test program: a client for standard input and output."),
     "strsclnt": Subcommand(".nsstools.commands", "strsclnt", "NSS's test program: many connections, most resumed."),
 }
 

@@ -171,7 +171,8 @@ class TestSecurityStatus:
         """What we say of a name with everything in it, and what certutil does."""
         from nss_pk11.nss.cert import CERT_DerNameToAscii, CERTCertificate
 
-        subject = 'CN="a, b",OU=two  spaces,O="Test \\"GmbH\\" + Co",L=X,ST=Y,C=DE,E=a@b.example,UID=me,OID.1.2.3.4=#13036F6464,DC=example'
+        parts = ('CN="a, b"', "OU=two  spaces", 'O="Test \\"GmbH\\" + Co"', "L=X", "ST=Y", "C=DE", "E=a@b.example", "UID=me")
+        subject = ",".join((*parts, "OID.1.2.3.4=#13036F6464", "DC=example"))
         tools = Tools(tmp_path / "db", "")
         tools.directory.mkdir()
         tools.initialise()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from importlib import import_module
 
@@ -15,6 +16,7 @@ def _command(name: str, what: str) -> click.Command:
 
     def run(arguments: tuple[str, ...]) -> None:
         program: Callable[[list[str]], int] = import_module(f".{name}", __package__).main
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # ends at once, as NSS's
         raise click.exceptions.Exit(program(list(arguments)))
 
     class Program(click.Command):

@@ -1,14 +1,32 @@
-"""What NSS's programs do before they connect: find an address, and switch on the suites that were asked for."""
+"""What NSS's programs do before they talk: find an address, listen, switch on the suites that were asked for."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
 from ...nss.prerror import NSPRError
-from ...nss.prio import PR_AF_INET, PR_AF_INET6, PRNetAddr
+from ...nss.prio import (
+    PR_AF_INET,
+    PR_AF_INET6,
+    PR_Bind,
+    PR_Close,
+    PR_Listen,
+    PR_OpenTCPSocket,
+    PR_SetSocketOption,
+    PR_SockOpt_Reuseaddr,
+    PRFileDesc,
+    PRNetAddr,
+    PRSocketOptionData,
+)
 from ...nss.prnetdb import PR_EnumerateAddrInfo, PR_GetAddrInfoByName
-from ...nss.ssl import SSL_CipherPrefSetDefault, SSL_GetImplementedCiphers
-from .words import BadFlags
+from ...nss.ssl import (
+    SSL_CipherPrefSetDefault,
+    SSL_GetImplementedCiphers,
+    SSL_VersionRangeGetSupported,
+    SSLProtocolVariant,
+)
+from ...nss.sslproto import SSL_IS_SSL2_CIPHER, SSL_LIBRARY_VERSION_2
+from .report import Fatal, step
 
 _FAMILIES = {"4": PR_AF_INET, "6": PR_AF_INET6}
 
@@ -32,12 +50,49 @@ def look_up(host: str, port: int, families: Collection[str]) -> PRNetAddr:
     raise NSPRError(f"{host} has no address of the families wanted", name="PR_DIRECTORY_LOOKUP_ERROR")
 
 
-def only_suites(wanted: Iterable[int], program: str) -> None:
-    """Switch off all suites but these, for the process.  Raises BadFlags for one that does not exist."""
+def only_suites(wanted: Collection[int]) -> None:
+    """Switch off all suites but these, for the process.  Raises NSPRError (SSL_ERROR_UNKNOWN_CIPHER_SUITE)."""
+    no_suites()
+    known(wanted)
+    for suite in wanted:
+        SSL_CipherPrefSetDefault(suite, True)
+
+
+def known(suites: Iterable[int]) -> None:
+    """Raises NSPRError (SSL_ERROR_UNKNOWN_CIPHER_SUITE) for suites of SSL 2.0, while that is not spoken."""
+    spoken = SSL_VersionRangeGetSupported(SSLProtocolVariant.ssl_variant_stream).min
+    for suite in suites:
+        if SSL_IS_SSL2_CIPHER(suite) and spoken > SSL_LIBRARY_VERSION_2:
+            raise NSPRError(f"there is no suite {suite:#06x}", name="SSL_ERROR_UNKNOWN_CIPHER_SUITE")
+
+
+def no_suites() -> None:
+    """Switch off all suites, for the process."""
     for suite in SSL_GetImplementedCiphers():
         SSL_CipherPrefSetDefault(suite, False)
-    for suite in wanted:
-        try:
-            SSL_CipherPrefSetDefault(suite, True)
-        except NSPRError as error:
-            raise BadFlags(f"{program}: SSL_CipherPrefSetDefault(0x{suite:04x}) failed") from error
+
+
+def listen(port: int, threads: int) -> PRFileDesc:
+    """A socket that awaits connections at every address of this host, of both families where there are two.  Raises Fatal."""
+    try:
+        return _listen(PRNetAddr(PR_AF_INET6, "::", port), threads)
+    except Fatal as failure:
+        if failure.error.name == "PR_ADDRESS_IN_USE_ERROR":
+            raise
+    return _listen(PRNetAddr(PR_AF_INET, "0.0.0.0", port), threads)
+
+
+def _listen(address: PRNetAddr, threads: int) -> PRFileDesc:
+    with step("Couldn't create socket"):
+        fd = PR_OpenTCPSocket(address.family)
+    try:
+        with step("PR_SetSocketOption(PR_SockOpt_Reuseaddr)"):
+            PR_SetSocketOption(fd, PRSocketOptionData(PR_SockOpt_Reuseaddr, True))
+        with step("PR_Bind"):
+            PR_Bind(fd, address)
+        with step("PR_Listen"):
+            PR_Listen(fd, 5 + 2 * threads)
+    except Fatal:
+        PR_Close(fd)
+        raise
+    return fd

@@ -426,7 +426,7 @@ def _run(settings: Settings) -> int:
     NSS_SetDomesticPolicy()
     try:
         if settings.suites:
-            only_suites(words.suites(settings.suites, PROGRAM), PROGRAM)
+            _choose_suites(settings.suites)
         address = look_up(settings.host, settings.port, settings.families)
         client = Client(settings)
         client.run(address)
@@ -443,3 +443,15 @@ def _run(settings: Settings) -> int:
     status = client.verdict()
     sys.stdout.flush()
     return status
+
+
+def _choose_suites(text: str) -> None:
+    """Raises BadFlags."""
+    try:
+        only_suites(words.suites(text))
+    except words.BadSuite as error:
+        raise words.BadFlags(
+            f"{PROGRAM}: Invalid cipher {'letter' if error.kind == 'letter' else 'value'}: {error.what}"
+        ) from None
+    except NSPRError:
+        raise words.BadFlags(f"{PROGRAM}: SSL_CipherPrefSetDefault(-C {text}) failed") from None

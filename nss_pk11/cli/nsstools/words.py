@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import string
 from collections.abc import Iterator
 from getopt import GetoptError, gnu_getopt
-from typing import NamedTuple, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 from ...nss.ssl import SSLNamedGroup, SSLSignatureScheme, SSLVersionRange
 
@@ -12,7 +13,13 @@ T = TypeVar("T")
 
 
 class BadFlags(Exception):
-    """What a user typed is none of what the program takes; its text is the program's own line, or empty for the usage."""
+    """What a user typed is none of what the program takes; its text is the program's own lines, or empty for the usage.
+
+    `status`: the exit status; `usage`: show the usage below the text."""
+
+    def __init__(self, text: str = "", status: int = 1, *, usage: bool = True) -> None:
+        super().__init__(text)
+        self.status, self.usage = status, usage
 
 
 def flags(arguments: list[str], letters: str) -> Iterator[tuple[str, str]]:
@@ -50,28 +57,37 @@ SSL3_LETTERS = {
 _LETTERS = SSL2_LETTERS | SSL3_LETTERS
 
 
-def suites(text: str, program: str) -> list[int]:
-    """Suites as `-c` names them: `:XXXX` for a number in hexadecimal, or letters.  Raises BadFlags."""
+class BadSuite(Exception):
+    """No suite: `what` was typed, which is none for the reason `kind`."""
+
+    def __init__(self, kind: Literal["letter", "short", "digit", "zero"], what: str) -> None:
+        super().__init__(what)
+        self.kind, self.what = kind, what
+
+
+def suites(text: str) -> list[int]:
+    """Suites as `-c` names them: `:XXXX` for a number in hexadecimal, or letters.  Raises BadSuite."""
     found = []
     while text:
         if text[0] == ":":
-            found.append(_number(text[1:5], f"{program}: Invalid cipher value: {text[:5]:<5}"))
+            found.append(_number(text[:5]))
             text = text[5:]
         elif text[0] in _LETTERS:
             found.append(_LETTERS[text[0]])
             text = text[1:]
         else:
-            raise BadFlags(f"{program}: Invalid cipher letter: {text[0]}")
+            raise BadSuite("letter", text[0])
     return found
 
 
-def _number(digits: str, refusal: str) -> int:
-    try:
-        value = int(digits, 16) if len(digits) == 4 else 0
-    except ValueError:
-        value = 0
-    if value <= 0:
-        raise BadFlags(refusal)
+def _number(word: str) -> int:
+    if len(word) < 5:
+        raise BadSuite("short", word)
+    if not all(digit in string.hexdigits for digit in word[1:]):
+        raise BadSuite("digit", word)
+    value = int(word[1:], 16)
+    if not value:
+        raise BadSuite("zero", word)
     return value
 
 
