@@ -6,14 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import asn1crypto.x509
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, mldsa, rsa
-from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from ..errors import CertificateError
@@ -145,13 +144,23 @@ def describe(der: bytes) -> CertificateInfo:
     )
 
 
+class Published(Protocol):
+    """A public key, of whatever kind."""
+
+    def public_bytes(self, encoding: Encoding, format: PublicFormat) -> bytes: ...
+
+
 @reading()
-def matches_key(der: bytes, public_key: PublicKeyTypes) -> bool:
+def matches_key(der: bytes, public_key: Published) -> bool:
     """Whether `public_key` is the one that the certificate speaks for.  Raises CertificateError where it does not parse."""
-    return _spki(parse(der).public_key()) == _spki(public_key)
+    try:
+        return _spki(parse(der).public_key()) == _spki(public_key)
+    except UnsupportedAlgorithm:  # as it stands: keys that the library does not know have one form
+        info = asn1crypto.x509.Certificate.load(der)["tbs_certificate"]["subject_public_key_info"]
+        return bool(info.dump() == _spki(public_key))
 
 
-def _spki(key: PublicKeyTypes) -> bytes:
+def _spki(key: Published) -> bytes:
     return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 

@@ -22,6 +22,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from ..errors import ConfigurationError, TokenError
 from ..slots import Algorithm, PrivateKey
+from ..slots.kea import KeaPublicKey
 
 _BACKDATED = timedelta(hours=1)  # a verifier's clock may be behind ours
 _HOST_NAME = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")  # labels of RFC 1123, and the underscore that is in use
@@ -223,13 +224,15 @@ def self_signed(
 
     Raises ConfigurationError for a bad name or subject, TokenError where the token does not sign.
     """
-    name = subject_name(names, subject)
-    identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key)
+    name, public = subject_name(names, subject), key.public_key
+    if isinstance(public, KeaPublicKey):
+        raise ConfigurationError("a KEA key cannot sign", name="SEC_ERROR_INVALID_KEY")
+    identifier = x509.SubjectKeyIdentifier.from_public_key(public)
     builder = (
         x509.CertificateBuilder()
         .subject_name(name)
         .issuer_name(name)
-        .public_key(key.public_key)
+        .public_key(public)
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - _BACKDATED)
         .not_valid_after(now + timedelta(days=days))

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Protocol
 from ..errors import CertificateError, DecryptError, WrongSignature
 from ..slots.group import KeyGroup
 from ..tls.signatures import load_leaf
-from ..tls.waits import ChooseClientIdentity, Decrypt, LookupSession, Operation, Sign, VerifyPeer
+from ..tls.waits import ChooseClientIdentity, Decrypt, KeaInitiate, KeaRespond, LookupSession, Operation, Sign, VerifyPeer
+from . import fortezza
 from .dispatcher import IN_PLACE_BELOW, Answer, Dispatcher, Errand, NotQuick, Use
 from .identity import ALGORITHMS, check_signature, key_of
 from .uses import Observer
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 __all__ = ["KeyExecutor", "NotQuick", "SessionStore", "Unverified", "Verifier", "choose_identity"]
 
 log = logging.getLogger(__name__)
+
+KeyOperation = Sign | Decrypt | KeaInitiate | KeaRespond
 
 _leaf = lru_cache(64)(load_leaf)  # of our own chains, few and always the same
 
@@ -107,17 +110,17 @@ class KeyExecutor:
 
         `peer`: its address, for observers.  Raises whatever the engine is to be told with `fail`.
         """
-        if isinstance(operation, Sign | Decrypt):
+        if isinstance(operation, KeyOperation):
             return self._dispatcher.run(self._errand(operation, timeout, peer))
         return self._run[type(operation)](operation)
 
     def run_if_quick(self, operation: Operation, peer: object = ()) -> object:
         """The same, but raises NotQuick where it would take longer than to wake a thread: `submit` it then."""
-        if isinstance(operation, Sign | Decrypt):
+        if isinstance(operation, KeyOperation):
             return self._dispatcher.run_if_quick(self._errand(operation, 0.0, peer))
         return self._run[type(operation)](operation)
 
-    def submit(self, operation: Sign | Decrypt, answer: Answer, timeout: float, peer: object = ()) -> Errand:
+    def submit(self, operation: KeyOperation, answer: Answer, timeout: float, peer: object = ()) -> Errand:
         """Run `operation` in a worker thread, which calls `answer(result, error)`.
 
         An operation that has waited longer than `timeout` seconds is not run: error is a TokenError, by
@@ -142,9 +145,12 @@ class KeyExecutor:
         """Of every key that was used lately, or asked for by `group`."""
         return list(self._groups.values())
 
-    def _errand(self, operation: Sign | Decrypt, timeout: float, peer: object) -> Errand:
-        group = self.group(key_of(operation.identity))
+    def _errand(self, operation: KeyOperation, timeout: float, peer: object) -> Errand:
         deadline = time.monotonic() + timeout
+        if isinstance(operation, KeaInitiate | KeaRespond):
+            key, use = fortezza.initiating(operation) if isinstance(operation, KeaInitiate) else fortezza.responding(operation)
+            return Errand(self.group(key), use, "agree", deadline, peer)
+        group = self.group(key_of(operation.identity))
         if isinstance(operation, Sign):
             return Errand(group, self._signing(operation), "sign", deadline, peer)
         ciphertext = operation.ciphertext

@@ -151,7 +151,8 @@ def make_identity(key: PrivateKey, chain: tuple[bytes, ...], *, ocsp: bytes = b"
     if not allow_expired:
         _check_dates(leaf, subject)
     can_decrypt = key.can_decrypt and kind == "rsa"
-    if not schemes and not can_decrypt:
+    exchanges = kind == "kea" and key.kind == "kea"
+    if not schemes and not can_decrypt and not exchanges:
         raise ConfigurationError(
             f"key {_name(key)} can make no signature that TLS knows: its token offers {_offers(key)}",
             name="SEC_ERROR_UNSUPPORTED_KEYALG",
@@ -167,6 +168,7 @@ def make_identity(key: PrivateKey, chain: tuple[bytes, ...], *, ocsp: bytes = b"
         curve=_CURVES.get(kind),
         issuers=certs.issuer_names(chain),
         modulus_bits=key.bits if kind.startswith("rsa") else 0,
+        kea=exchanges,
     )
     if limits := limitations(identity):
         log.warning("%s", limits)
@@ -178,6 +180,8 @@ def limitations(identity: Identity) -> str:
     if any(allowed_in(scheme, Version.tls1_3) for scheme in identity.schemes):
         return ""
     name = _name(key_of(identity))
+    if identity.kea:
+        return f"key {name} is a KEA key: it serves SSL 3.0 and TLS 1.0 only, with FORTEZZA suites"
     if not identity.modulus_bits:
         return f"key {name} is a DSA key, which TLS 1.3 does not know: it serves TLS 1.2 and older only, with DHE_DSS suites"
     only = "PKCS#1 v1.5 signatures and RSA key exchange" if identity.schemes else "RSA key exchange"

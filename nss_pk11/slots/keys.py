@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import threading
 
     from ..pins import PinProvider
+    from .lasting import LastingSessions
     from .sessions import SessionPool, Worker
 
 # Read of every private key; none of them is secret.
@@ -61,6 +62,7 @@ class Home(Protocol):
     info: TokenInfo
     functions: native.Functions
     pool: SessionPool
+    lasting: LastingSessions
     count_lock: threading.Lock
     search_lock: threading.Lock
 
@@ -180,6 +182,14 @@ class TokenKey:
         data = method.prepare(message, prehashed)
         signature = self._operate(partial(self._sign_once, method, data), patient)
         return method.finish(signature) if method.finish else signature
+
+    def operate(self, once: Callable[[Place, bool], Result], *, patient: bool = True) -> Result:
+        """Do something else with the key (`fortezza`): `once` is given where it is, and is called once more where that no longer
+        holds.  Raises TokenError."""
+        started = time.perf_counter()
+        result = self._operate(once, patient)
+        self._count(time.perf_counter() - started)
+        return result
 
     def _sign_once(self, method: Method, data: bytes, place: Place, patient: bool) -> bytes:
         session = self._session(place, patient)

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, mldsa, rsa
 
+from .kea import KeaPublicKey
+
 if TYPE_CHECKING:
     from ..pins import PinProvider
 
@@ -25,6 +27,7 @@ PublicKey = (
     | mldsa.MLDSA44PublicKey
     | mldsa.MLDSA65PublicKey
     | mldsa.MLDSA87PublicKey
+    | KeaPublicKey
 )
 
 
@@ -121,7 +124,7 @@ class PrivateKey(Protocol):
     def token(self) -> TokenInfo: ...
     @property
     def kind(self) -> str:
-        """ "rsa", "dsa", "ec", "ed25519", "ed448", "mldsa44", "mldsa65", "mldsa87"; other types by their
+        """ "rsa", "dsa", "ec", "ed25519", "ed448", "mldsa44", "mldsa65", "mldsa87", "kea"; other types by their
         CKK_ names."""
 
     @property

@@ -73,6 +73,21 @@ class CK_RSA_PKCS_PSS_PARAMS(Structure):
     _fields_ = (("hashAlg", c_ulong), ("mgf", c_ulong), ("sLen", c_ulong))
 
 
+class CK_ATTRIBUTE(Structure):
+    _fields_ = (("type", c_ulong), ("pValue", c_void_p), ("ulValueLen", c_ulong))
+
+
+class CK_KEA_DERIVE_PARAMS(Structure):
+    _fields_ = (
+        ("isSender", c_ubyte),
+        ("ulRandomLen", c_ulong),
+        ("pRandomA", c_void_p),
+        ("pRandomB", c_void_p),
+        ("ulPublicDataLen", c_ulong),
+        ("pPublicData", c_void_p),
+    )
+
+
 class CK_EDDSA_PARAMS(Structure):
     _fields_ = (("phFlag", c_ubyte), ("ulContextDataLen", c_ulong), ("pContextData", c_void_p))
 
@@ -130,9 +145,25 @@ _PROTOTYPES: dict[str, tuple[type[ctypes._SimpleCData[int]] | type[c_void_p] | t
     "C_DecryptInit": (c_ulong, c_void_p, c_ulong),
     "C_Decrypt": (c_ulong, c_void_p, c_ulong, c_void_p, c_void_p),
     "C_WaitForSlotEvent": (c_ulong, c_void_p, c_void_p),
+    # FORTEZZA's alone
+    "C_EncryptInit": (c_ulong, c_void_p, c_ulong),
+    "C_Encrypt": (c_ulong, c_void_p, c_ulong, c_void_p, c_void_p),
+    "C_EncryptUpdate": (c_ulong, c_void_p, c_ulong, c_void_p, c_void_p),
+    "C_DecryptUpdate": (c_ulong, c_void_p, c_ulong, c_void_p, c_void_p),
+    "C_GenerateKey": (c_ulong, c_void_p, c_void_p, c_ulong, c_void_p),
+    "C_WrapKey": (c_ulong, c_void_p, c_ulong, c_ulong, c_void_p, c_void_p),
+    "C_UnwrapKey": (c_ulong, c_void_p, c_ulong, c_void_p, c_ulong, c_void_p, c_ulong, c_void_p),
+    "C_DeriveKey": (c_ulong, c_void_p, c_ulong, c_void_p, c_ulong, c_void_p),
 }
 _TYPES = {name: ctypes.CFUNCTYPE(c_ulong, *arguments) for name, arguments in _PROTOTYPES.items()}
 _SINCE_2_01 = "C_WaitForSlotEvent"  # the last member, which older modules have no room for
+# What a library may lack: it has no such operations.
+_OPTIONAL = frozenset(
+    {
+        _SINCE_2_01, "C_EncryptInit", "C_Encrypt", "C_EncryptUpdate", "C_DecryptUpdate", "C_GenerateKey", "C_WrapKey",
+        "C_UnwrapKey", "C_DeriveKey",
+    }
+)  # fmt: skip
 _FUNCTION_NOT_SUPPORTED = 0x54
 
 Function = Callable[..., int]
@@ -165,6 +196,14 @@ class Functions:
     C_DecryptInit: Function
     C_Decrypt: Function
     C_WaitForSlotEvent: Function
+    C_EncryptInit: Function
+    C_Encrypt: Function
+    C_EncryptUpdate: Function
+    C_DecryptUpdate: Function
+    C_GenerateKey: Function
+    C_WrapKey: Function
+    C_UnwrapKey: Function
+    C_DeriveKey: Function
 
     def __init__(self, path: str) -> None:
         self._library = ctypes.CDLL(path)
@@ -178,8 +217,8 @@ class Functions:
         for name, prototype in _TYPES.items():
             old = name == _SINCE_2_01 and (version.major, version.minor) < (2, 1)
             address = None if old else getattr(pointer.contents, name)
-            if not address and name == _SINCE_2_01:
-                self.C_WaitForSlotEvent = lambda *_: _FUNCTION_NOT_SUPPORTED
+            if not address and name in _OPTIONAL:
+                setattr(self, name, lambda *_: _FUNCTION_NOT_SUPPORTED)
                 continue
             if not address:
                 raise OSError(f"its function list lacks {name}")

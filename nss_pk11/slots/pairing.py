@@ -20,6 +20,7 @@ _KINDS = {
     KeyType.EC: ("ec",),
     KeyType.EC_EDWARDS: ("ed25519", "ed448"),
     KeyType.ML_DSA: ("mldsa44", "mldsa65", "mldsa87"),
+    KeyType._KEA: ("kea",),
 }
 
 

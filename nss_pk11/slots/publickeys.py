@@ -6,6 +6,7 @@ Sources: PKCS #11 3.1 sections 6.1 (RSA), 6.2 (DSA), 6.3 (EC and Edwards), 3.2 (
 from __future__ import annotations
 
 from collections.abc import Callable
+from hashlib import sha1
 from typing import Any
 
 from asn1crypto.core import ObjectIdentifier, OctetString, PrintableString
@@ -14,6 +15,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, mldsa, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
 
+from . import kea
 from .cryptoki import PUBLIC_KEY_INFO, Attribute, Attributes, KeyType
 from .model import PublicKey
 
@@ -26,6 +28,7 @@ _KINDS: dict[type[Any], str] = {
     mldsa.MLDSA44PublicKey: "mldsa44",
     mldsa.MLDSA65PublicKey: "mldsa65",
     mldsa.MLDSA87PublicKey: "mldsa87",
+    kea.KeaPublicKey: "kea",
 }
 _EDWARDS: dict[str, type[ed25519.Ed25519PublicKey] | type[ed448.Ed448PublicKey]] = {
     "1.3.101.112": ed25519.Ed25519PublicKey,
@@ -46,7 +49,7 @@ def kind_of(key: PublicKey) -> str:
 
 def bits_of(key: PublicKey) -> int:
     """Modulus, prime or field size; for the others the size of the encoded public key."""
-    sized = rsa.RSAPublicKey | dsa.DSAPublicKey | ec.EllipticCurvePublicKey
+    sized = rsa.RSAPublicKey | dsa.DSAPublicKey | ec.EllipticCurvePublicKey | kea.KeaPublicKey
     return key.key_size if isinstance(key, sized) else _BITS[kind_of(key)]
 
 
@@ -62,6 +65,8 @@ def spki(key: PublicKey) -> bytes:
 
 def default_id(key: PublicKey) -> bytes:
     """SHA-1 of the public key's bits (RFC 5280 section 4.2.1.2, method 1), the usual CKA_ID."""
+    if isinstance(key, kea.KeaPublicKey):
+        return sha1(key.public, usedforsecurity=False).digest()
     return x509.SubjectKeyIdentifier.from_public_key(key).digest
 
 
@@ -69,7 +74,9 @@ def from_certificate(der: bytes) -> PublicKey | None:
     """The key of a certificate, None if it is of no known type or the certificate does not parse."""
     try:
         return _known(x509.load_der_x509_certificate(der).public_key())
-    except (ValueError, UnsupportedAlgorithm):
+    except UnsupportedAlgorithm:
+        return kea.from_certificate(der)
+    except ValueError:
         return None
 
 
@@ -77,12 +84,14 @@ def from_attributes(values: Attributes) -> PublicKey | None:
     """The public key that the attributes of a private or public key object tell, None if they do not tell it whole."""
     try:
         if values.get(PUBLIC_KEY_INFO):
-            return _known(load_der_public_key(values[PUBLIC_KEY_INFO]))
+            return kea.from_public_key_info(values[PUBLIC_KEY_INFO]) or _known(load_der_public_key(values[PUBLIC_KEY_INFO]))
         match values.get(Attribute.KEY_TYPE):
             case KeyType.RSA:
                 return _rsa(values)
             case KeyType.DSA:
                 return _dsa(values)
+            case KeyType._KEA:
+                return _kea(values)
             case KeyType.EC:
                 return _ec(values)
             case KeyType.EC_EDWARDS:
@@ -103,10 +112,18 @@ def _rsa(values: Attributes) -> PublicKey:
     return rsa.RSAPublicNumbers(int.from_bytes(exponent), int.from_bytes(modulus)).public_key()
 
 
+_DOMAIN = Attribute.PRIME, Attribute.SUBPRIME, Attribute.BASE
+
+
 def _dsa(values: Attributes) -> PublicKey:
     """Of a public key object: CKA_VALUE is y there, and the secret x, which is not asked for, of a private one."""
-    p, q, g, y = (int.from_bytes(values[name]) for name in (Attribute.PRIME, Attribute.SUBPRIME, Attribute.BASE, Attribute.VALUE))
+    p, q, g, y = (int.from_bytes(values[name]) for name in (*_DOMAIN, Attribute.VALUE))
     return dsa.DSAPublicNumbers(y, dsa.DSAParameterNumbers(p, q, g)).public_key()
+
+
+def _kea(values: Attributes) -> PublicKey:
+    p, q, g = (values[name] for name in _DOMAIN)
+    return kea.from_parameters(p, q, g, values[Attribute.VALUE])
 
 
 def _ec(values: Attributes) -> PublicKey:

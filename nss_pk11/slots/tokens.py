@@ -33,6 +33,7 @@ from .cryptoki import (
     TokenDetails,
 )
 from .keys import WANTED, Place, TokenKey, same_pair
+from .lasting import LastingSessions
 from .login import LoginGuard, PinMemory
 from .model import MechanismInfo, PrivateKey, PublicKey, Slot, Token, TokenCertificate, TokenInfo
 from .pairing import PublicHalves
@@ -93,6 +94,7 @@ class PKCS11Token(Token):
         self._library = library
         self.functions = library.functions
         self.pool = SessionPool(self._library, info, details.max_sessions, self._owner_lives)
+        self.lasting = LastingSessions(library, info, self.pool)
         self._memory = memory
         self._guard = LoginGuard(info, lambda: self.flags, memory)
         self._owner: ObjectSession | None = None
@@ -306,6 +308,7 @@ class PKCS11Token(Token):
         with self._lock:
             owner, self._owner = self._owner, None
             self.pool.shared = None
+            self.lasting.close()
             self.pool.discard()
             if owner is not None:
                 self._library.close_session(owner.handle)

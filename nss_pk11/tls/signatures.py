@@ -12,8 +12,13 @@ from typing import Any
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, mldsa, padding, rsa
-from cryptography.hazmat.primitives.asymmetric.utils import NoDigestInfo, Prehashed, encode_dss_signature
-from cryptography.x509 import Certificate, load_der_x509_certificate
+from cryptography.hazmat.primitives.asymmetric.utils import (
+    NoDigestInfo,
+    Prehashed,
+    decode_dss_signature,
+    encode_dss_signature,
+)
+from cryptography.x509 import Certificate, ObjectIdentifier, load_der_x509_certificate
 from cryptography.x509.oid import PublicKeyAlgorithmOID
 
 from ..errors import CertificateError, DecryptError, IllegalParameter
@@ -118,9 +123,16 @@ _KINDS: tuple[tuple[type, str], ...] = (
 )
 
 
+# id-keyExchangeAlgorithm (RFC 2528), and what MISSI called so before.
+_KEA = frozenset({ObjectIdentifier("2.16.840.1.101.2.1.1.22"), ObjectIdentifier("2.16.840.1.101.2.1.1.10")})
+
+
 def key_kind(certificate: Certificate) -> str:
-    """ "rsa", "rsa-pss" (id-RSASSA-PSS), a curve's name, "ed25519", …; "" for a key no scheme fits."""
-    key = certificate.public_key()
+    """ "rsa", "rsa-pss" (id-RSASSA-PSS), a curve's name, "ed25519", "kea", …; "" for a key no scheme fits."""
+    try:
+        key = certificate.public_key()
+    except UnsupportedAlgorithm:
+        return "kea" if certificate.public_key_algorithm_oid in _KEA else ""
     if isinstance(key, ec.EllipticCurvePublicKey):
         return key.curve.name
     if certificate.public_key_algorithm_oid == PublicKeyAlgorithmOID.RSASSA_PSS:
@@ -132,7 +144,8 @@ def load_leaf(chain: tuple[bytes, ...]) -> Certificate:
     """The peer's own certificate.  Raises CertificateError if it does not parse."""
     try:
         certificate = load_der_x509_certificate(chain[0])
-        certificate.public_key()
+        if certificate.public_key_algorithm_oid not in _KEA:
+            certificate.public_key()
     except (ValueError, UnsupportedAlgorithm):
         raise CertificateError("peer's certificate does not parse", name="SEC_ERROR_BAD_DER") from None
     return certificate
@@ -222,9 +235,18 @@ def verify(
 def _as_der(key: dsa.DSAPublicKey, signature: bytes) -> bytes:
     """SSL 3.0 does not say what a DSA signature looks like; NSS sends r and s one after the other there, others DER."""
     size = (key.parameters().parameter_numbers().q.bit_length() + 7) // 8
-    if len(signature) != 2 * size:
-        return signature
-    return encode_dss_signature(int.from_bytes(signature[:size], "big"), int.from_bytes(signature[size:], "big"))
+    return signature if len(signature) != 2 * size else dsa_as_der(signature)
+
+
+def dsa_as_der(bare: bytes) -> bytes:
+    """Of a DSA signature's r and s, one after the other and of one length, what TLS and X.509 make."""
+    size = len(bare) // 2
+    return encode_dss_signature(int.from_bytes(bare[:size], "big"), int.from_bytes(bare[size:], "big"))
+
+
+def dsa_bare(signature: bytes, size: int = 20) -> bytes:
+    """The reverse; r and s have `size` bytes each, those of a 160-bit subprime."""
+    return b"".join(number.to_bytes(size, "big") for number in decode_dss_signature(signature))
 
 
 _PREFIXES = {side: b" " * 64 + b"TLS 1.3, " + side + b" CertificateVerify\0" for side in (b"server", b"client")}

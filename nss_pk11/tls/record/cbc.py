@@ -23,6 +23,7 @@ from .mac import mac_of
 
 _HEADER = struct.Struct(">BHH").pack
 MAX_PADDING = 256  # with its length byte
+Crypt = Callable[[bytes | memoryview], bytes]  # whole blocks to as many; goes on from one call to the next
 _PADDINGS = tuple(bytes((length,)) * (length + 1) for length in range(16))  # the shortest that fits is what we send
 
 
@@ -60,14 +61,17 @@ class Cbc:
         self._explicit = self._block if version >= Version.tls1_1 else 0
         self._split = split and not self._explicit
         self._strip = _strip_ssl3_padding if version == Version.ssl3 else _strip_padding
-        encryptor, decryptor = bulk.cbc(suite.cipher, key, iv or bytes(self._block))
-        self._encrypt, self._decrypt = encryptor.update, decryptor.update
+        self._encrypt, self._decrypt = self._begin(suite, key, iv)
         self._random = random
         self._sequence = self._written = 0
         # Half the blocks after which two are likely to be alike (Sweet32, CVE-2016-2183): of 64 bits 16 GB, of 128 for ever.
         self._limit = self._block << (4 * self._block - 1)
         # At most: with the shortest padding, and another record for the first byte.
         self.overhead = (self._explicit + self._mac.size + self._block) * (1 + self._split) + 5 * self._split
+
+    def _begin(self, suite: Suite, key: bytes, iv: bytes) -> tuple[Crypt, Crypt]:
+        encryptor, decryptor = bulk.cbc(suite.cipher, key, iv or bytes(self._block))
+        return encryptor.update, decryptor.update
 
     @property
     def exhausted(self) -> bool:

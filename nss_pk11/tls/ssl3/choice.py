@@ -94,6 +94,7 @@ _NEEDS: dict[str, tuple[str, str]] = {
     "dhe_rsa": ("rsa", "finite field"),
     "dhe_dss": ("dsa", "finite field"),
     "rsa": ("decrypt", ""),
+    "fortezza": ("kea", ""),
     "rsa_export": ("", ""),  # to decrypt with a short key, its own, or to sign one
 }
 
@@ -189,7 +190,7 @@ def _proof(config: ServerConfig, suite: Suite, authenticators: dict[str, Proof])
 def _authenticators(
     config: ServerConfig, identities: Sequence[Identity], offer: Offer, server_name: str, version: Version
 ) -> dict[str, Proof]:
-    """For each way of authentication ("rsa", "dsa", "ecdsa", "decrypt") that is possible, the identity to use and its scheme.
+    """For each way of authentication ("rsa", "dsa", "ecdsa", "decrypt", "kea") that is possible, the identity and its scheme.
 
     An EC certificate's curve must be one the client names (RFC 8422 section 5.1).
     """
@@ -203,4 +204,7 @@ def _authenticators(
     decrypting = [identity for identity in identities if identity.can_decrypt]
     if decrypting:
         found["decrypt"] = min(decrypting, key=lambda identity: identity.cost), None
+    exchanging = next((identity for identity in identities if identity.kea), None)
+    if exchanging is not None:
+        found["kea"] = exchanging, None
     return found

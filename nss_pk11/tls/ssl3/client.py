@@ -20,6 +20,7 @@ from ..messages import certificate as certificates
 from ..messages import extensions as ext
 from ..messages import ticket as tickets
 from ..messages import tls12
+from ..messages.fortezza import FORTEZZA_DMS
 from ..messages.hello import ClientHello, ServerHello, message
 from ..opening import Opening
 from ..session import Session
@@ -27,6 +28,7 @@ from ..suites import BY_CODE, Suite
 from ..waits import CHANGE_CIPHER_SPEC, ChooseClientIdentity, Receive, Sign, VerifyPeer
 from . import keyexchange, renegotiation
 from .choice import CERTIFICATE_TYPES, SIGNS_AS
+from .fortezza import Ciphers, FortezzaClient
 from .secrets import Secrets
 
 # How long a session is kept that its server gives no lifetime for, and at most (RFC 5246 appendix F.1.4), seconds.
@@ -55,6 +57,7 @@ class ClientHandshake:
         self.hello: ClientHello = opening.hello
         self.request: bytes = b""  # the server's CertificateRequest
         self.identity: Identity | None = None
+        self.ciphers: Ciphers | None = None
         self.ticket = b""
         self.lifetime = DEFAULT_LIFETIME
 
@@ -73,7 +76,7 @@ class ClientHandshake:
         yield from self._receive_server_key_exchange(server_hello)
         yield from self._receive_hello_done()
         yield from self._send_certificate()
-        self._send_client_key_exchange(server_hello)
+        yield from self._send_client_key_exchange(server_hello)
         yield from self._send_certificate_verify()
         self._send_finished()
         yield from self._receive_finished()
@@ -185,6 +188,11 @@ class ClientHandshake:
             return
         reader = Reader(raw, 4)
         self.key_exchange.read_parameters(reader)
+        if self.suite.key_exchange == "fortezza":  # unsigned
+            reader.end()
+            self.transcript.add(raw)
+            self.next = yield Receive(H.certificate_request, H.server_hello_done)
+            return
         parameters = raw[4 : reader.position]
         scheme, signature = certificates.decode_signature(reader, signatures.unnamed(self.leaf, self.version))
         signatures.verify(scheme, self.config.schemes, self.leaf, self.version, signature, self.link.randoms + parameters)
@@ -215,6 +223,8 @@ class ClientHandshake:
         ours = signatures.permitted(self.config.schemes, self.version)
         types, schemes, authorities = tls12.decode_request(self.request, None if self.version >= V.tls1_2 else ours)
         accepted = {CERTIFICATE_TYPES[kind] for kind in types if kind in CERTIFICATE_TYPES}
+        if self.suite.key_exchange == "fortezza" and FORTEZZA_DMS in types:
+            accepted = {"dsa"}
         schemes = tuple(scheme for scheme in schemes if scheme in ours and SIGNS_AS[scheme] in accepted)
         fitting = tuple(i for i in self.config.identities if selection.usable_scheme(i, schemes, self.version))
         if fitting:
@@ -227,9 +237,14 @@ class ClientHandshake:
         else:
             self._send(certificates.encode_certificate12(self.identity.chain if self.identity is not None else ()))
 
-    def _send_client_key_exchange(self, server_hello: ServerHello) -> None:
+    def _send_client_key_exchange(self, server_hello: ServerHello) -> Flow:
         """RFC 5246 section 7.4.7, and the master secret."""
-        raw, premaster = self.key_exchange.answer()
+        if isinstance(self.key_exchange, FortezzaClient):
+            exchanging = tuple(identity for identity in self.config.identities if identity.kea)
+            raw, premaster = yield from self.key_exchange.initiate(exchanging, self.info.peer_chain, self.identity)
+            self.ciphers = self.key_exchange.ciphers
+        else:
+            raw, premaster = self.key_exchange.answer()
         self._send(raw)
         session_hash = self.transcript.digest() if self.info.extended_master_secret else None
         self._use_secrets(
@@ -241,7 +256,7 @@ class ClientHandshake:
         self.link.exporter_secret = secrets.master
         self.link.log_secret("CLIENT_RANDOM", secrets.master)
         self.write_keys, self.read_keys = secrets.protections(
-            self.info.encrypt_then_mac, self.config.random, self.config.split_records
+            self.info.encrypt_then_mac, self.config.random, self.config.split_records, self.ciphers
         )
 
     def _send_certificate_verify(self) -> Flow:
@@ -250,6 +265,8 @@ class ClientHandshake:
         if self.identity is not None and scheme is not None:
             content, prehashed = self.secrets.certificate_verify(self.transcript)
             signature = yield Sign(self.identity, scheme, signatures.part_signed(scheme, content, prehashed), prehashed)
+            if self.suite.key_exchange == "fortezza" and self.version == V.ssl3:
+                signature = signatures.dsa_bare(signature)
             self._send(certificates.encode_verify(signatures.number(scheme, self.version), signature))
         self.transcript.forget_messages()
 
@@ -288,7 +305,7 @@ class ClientHandshake:
     def _keep_session(self, server_hello: ServerHello) -> None:
         """Tell the driver what may be resumed, unless it knows already."""
         session_id = b"" if self.ticket else server_hello.session_id
-        if not self.ticket and (self.info.resumed or not session_id):
+        if self.suite.cipher.kind == "token" or (not self.ticket and (self.info.resumed or not session_id)):
             return
         info = self.info
         session = Session(

@@ -22,12 +22,13 @@ from ..suites import Suite
 from .choice import Choice
 from .dhe import DheClient, DheServer
 from .ecdhe import EcdheClient, EcdheServer
+from .fortezza import FortezzaClient, FortezzaServer
 from .rsa import RsaClient, RsaServer
 from .rsa_export import RsaExportClient, RsaExportServer
 
 
 class ServerKeyExchange(Protocol):
-    """`parameters`: what goes into ServerKeyExchange and is signed; b"" where there is no such message."""
+    """`parameters`: what goes into ServerKeyExchange, signed but in FORTEZZA suites; b"" where there is no such message."""
 
     parameters: bytes
 
@@ -52,6 +53,8 @@ def for_server(choice: Choice, hello: ClientHello, version: Version, config: Ser
     if choice.group is not None:
         return EcdheServer(choice.group) if suite.key_exchange.startswith("ecdhe") else DheServer(choice.group)
     begins = hello.version.to_bytes(2, "big") if config.rollback_detection else b""
+    if suite.key_exchange == "fortezza":
+        return FortezzaServer(choice.identity, begins, suite.cipher.kind == "token", config.random)
     if choice.scheme is None:
         return RsaServer(choice.identity, begins, version, config.random)
     assert config.step_down is not None
@@ -68,6 +71,8 @@ def for_client(suite: Suite, leaf: Certificate, hello: ClientHello, version: Ver
         return EcdheClient(config.groups)
     if suite.key_exchange.startswith("dhe"):
         return DheClient(config.least_dh_bits, named_only=config.named_dh_groups_only)
+    if suite.key_exchange == "fortezza":
+        return FortezzaClient(hello.version.to_bytes(2, "big"), suite.cipher.kind == "token", config.random)
     if has_parameters(suite, leaf):
         return RsaExportClient(suite.rsa_limit, hello.version, version, config.random)
     key = leaf.public_key()
@@ -82,8 +87,9 @@ _KINDS = {
     "dhe_rsa": ("rsa", "rsa-pss"),
     "ecdhe_rsa": ("rsa", "rsa-pss"),
     "dhe_dss": ("dsa",),
+    "fortezza": ("kea",),
 }
-_OTHERS = frozenset({"rsa", "rsa-pss", "dsa"})
+_OTHERS = frozenset({"rsa", "rsa-pss", "dsa", "kea"})
 
 
 def _fits(suite: Suite, kind: str) -> bool:
@@ -99,6 +105,10 @@ def _check_usage(suite: Suite, leaf: Certificate) -> None:
         return
     except (ValueError, DuplicateExtension):
         raise CertificateError("server's certificate has extensions that do not parse", name="SEC_ERROR_BAD_DER") from None
+    if suite.key_exchange == "fortezza":
+        if not usage.key_agreement:
+            raise CertificateError("server's key may not agree on keys", name="SEC_ERROR_INADEQUATE_KEY_USAGE")
+        return
     signs = has_parameters(suite, leaf)
     if not (usage.digital_signature if signs else usage.key_encipherment):
         verb = "sign" if signs else "decrypt"

@@ -16,8 +16,10 @@ from ..record.aead import Aead12
 from ..record.cbc import Cbc
 from ..record.mac import SSL3_PADS
 from ..record.stream import Stream
+from ..record.token import TokenCbc
 from ..suites import Suite
 from ..transcript import Transcript
+from ..waits import TokenCipher
 from .prf import derivation, prf
 
 MASTER_SECRET_BYTES = 48
@@ -82,9 +84,14 @@ class Secrets:
         return output
 
     def protections(
-        self, encrypt_then_mac: bool, random: Callable[[int], bytes], split_records: bool = True
+        self,
+        encrypt_then_mac: bool,
+        random: Callable[[int], bytes],
+        split_records: bool = True,
+        ciphers: tuple[TokenCipher, TokenCipher] | None = None,
     ) -> tuple[Protection, Protection]:
-        """What the client writes with, and what the server writes with (RFC 5246 section 6.3)."""
+        """What the client writes with, and what the server writes with (RFC 5246 section 6.3).  `ciphers`: the same, where these
+        are on a token."""
         suite, version, cipher = self.suite, self.version, self.suite.cipher
         macs, keys, ivs = self._key_block()
         if cipher.kind == "aead":
@@ -95,6 +102,13 @@ class Secrets:
                 for key, mac, iv in zip(keys, macs, ivs, strict=True)
             )
             return client, server
+        if cipher.kind == "token":
+            assert ciphers is not None
+            client, server = (
+                TokenCbc(suite, version, running, mac, marked=marked, split=split_records, random=random)
+                for running, mac, marked in zip(ciphers, macs, (False, True), strict=True)
+            )
+            return client, server
         return Stream(suite, version, keys[0], macs[0]), Stream(suite, version, keys[1], macs[1])
 
     def _key_block(self) -> tuple[list[bytes], list[bytes], list[bytes]]:
@@ -102,7 +116,7 @@ class Secrets:
         suite, version, cipher = self.suite, self.version, self.suite.cipher
         client_random, server_random = self.randoms
         iv_bytes = cipher.block if version < Version.tls1_1 else cipher.fixed_iv
-        sizes = suite.mac_bytes, cipher.secret, iv_bytes
+        sizes = (suite.mac_bytes, 0, 0) if cipher.kind == "token" else (suite.mac_bytes, cipher.secret, iv_bytes)
         derive = derivation(suite, version)
         block = Reader(derive(self.master, b"key expansion", server_random + client_random, 2 * sum(sizes)))
         macs, keys, ivs = ([block.take(size), block.take(size)] for size in sizes)

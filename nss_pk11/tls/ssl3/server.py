@@ -18,8 +18,8 @@ from ..events import StoreSession
 from ..link import Flow, Link
 from ..messages import certificate as certificates
 from ..messages import extensions as ext
+from ..messages import fortezza, tls12
 from ..messages import ticket as tickets
-from ..messages import tls12
 from ..messages.hello import DOWNGRADE_TLS11, DOWNGRADE_TLS12, ClientHello, ServerHello, message
 from ..session import Session
 from ..suites import BY_CODE, Suite
@@ -27,6 +27,7 @@ from ..transcript import Transcript
 from ..waits import CHANGE_CIPHER_SPEC, NO_CERTIFICATE, Receive, Sign, VerifyPeer
 from . import keyexchange, renegotiation, resumption
 from .choice import CERTIFICATE_TYPES, SIGNS_AS, Choice, Offer, choose
+from .fortezza import Ciphers, FortezzaServer
 from .secrets import Secrets
 
 
@@ -41,6 +42,7 @@ class ServerHandshake:
         self.session: Session | None = None  # the one being resumed
         self.session_id = b""
         self.client_leaf: Certificate | None = None
+        self.ciphers: Ciphers | None = None
 
     def run(self, hello: ClientHello) -> Flow:
         self._read_client_hello(hello)
@@ -103,8 +105,9 @@ class ServerHandshake:
         info = self.info
         info.identity, info.signature_scheme, info.group = choice.identity, choice.scheme, choice.group
         self.key_exchange = keyexchange.for_server(choice, hello, self.version, self.config)
-        self.sends_ticket = self.config.tickets is not None and self.offer.ticket is not None
-        if self.config.session_ids and not self.sends_ticket:
+        resumable = choice.suite.cipher.kind != "token"  # whose keys end with the connection
+        self.sends_ticket = resumable and self.config.tickets is not None and self.offer.ticket is not None
+        if resumable and self.config.session_ids and not self.sends_ticket:
             self.session_id = self.config.random(32)
         self.sends_status = self.offer.wants_ocsp and bool(choice.identity.ocsp)
         if self.sends_ticket:
@@ -162,7 +165,9 @@ class ServerHandshake:
     def _send_server_key_exchange(self) -> Flow:
         """RFC 5246 section 7.4.3: ephemeral parameters under the token's signature; nothing for RSA but in export suites."""
         parameters = self.key_exchange.parameters
-        if parameters:
+        if parameters and self.scheme is None:
+            self._send(fortezza.encode_server_key_exchange(parameters))
+        elif parameters:
             assert self.scheme is not None
             signature = yield Sign(self.identity, self.scheme, self.link.randoms + parameters)
             scheme = signatures.number(self.scheme, self.version)
@@ -173,6 +178,8 @@ class ServerHandshake:
         if self.config.client_auth != "none":
             schemes = signatures.permitted(self.config.schemes, self.version)
             types = tuple(kind for kind, way in CERTIFICATE_TYPES.items() if any(SIGNS_AS[scheme] == way for scheme in schemes))
+            if self.suite.key_exchange == "fortezza":
+                types = (fortezza.FORTEZZA_DMS,)
             named = schemes if self.version >= V.tls1_2 else None
             self._send(tls12.encode_request(types, named, self.config.authorities))
 
@@ -200,6 +207,10 @@ class ServerHandshake:
         """RFC 5246 section 7.4.7, and the master secret."""
         raw = yield Receive(H.client_key_exchange)
         premaster = yield from self.key_exchange.receive(raw)
+        if isinstance(self.key_exchange, FortezzaServer):
+            self.ciphers = self.key_exchange.ciphers
+            if self.client_leaf is not None:
+                self.key_exchange.check(self.client_leaf)
         self.transcript.add(raw)
         session_hash = self.transcript.digest() if self.info.extended_master_secret else None
         self._use_secrets(Secrets.agree(self.suite, self.version, premaster, self.info.client_random, self.random, session_hash))
@@ -209,7 +220,7 @@ class ServerHandshake:
         self.link.exporter_secret = secrets.master
         self.link.log_secret("CLIENT_RANDOM", secrets.master)
         self.read_keys, self.write_keys = secrets.protections(
-            self.info.encrypt_then_mac, self.config.random, self.config.split_records
+            self.info.encrypt_then_mac, self.config.random, self.config.split_records, self.ciphers
         )
 
     def _receive_certificate_verify(self) -> Flow:

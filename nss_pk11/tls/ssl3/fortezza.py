@@ -1,0 +1,90 @@
+"""FORTEZZA key exchange (RFC 6101 sections 5.6.3 and 5.6.7.2, as NSS did it): by KEA, on the cards of both sides.
+
+KEA gives both cards a token encryption key (TEK), which never leaves them.  Under it the client's card wraps a key for each
+direction and encrypts the premaster secret, which is made here, as the master secret is derived here.  So MACs, Finished values
+and RC4's keys are as in other suites; SKIPJACK's keys and all work with them are the cards'.  All suites send such keys, though
+only one uses them: old servers want them there.
+
+The server's random r_s is the constant 1, KEA's e-mail mode: its part then is that of its certificate alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from cryptography.x509 import Certificate
+
+from ...errors import IllegalParameter
+from .. import signatures
+from ..codec import Reader
+from ..codepoints import Group, SignatureScheme, V
+from ..config import Identity
+from ..link import Steps
+from ..messages import fortezza as messages
+from ..waits import KeaInitiate, KeaInitiated, KeaRespond, KeaResponded, Sign, TokenCipher
+from .rsa import PREMASTER_BYTES, select_premaster
+
+E_MAIL_RANDOM = (1).to_bytes(messages.RANDOM_BYTES, "big")
+NO_SIGNATURE = bytes(messages.SIGNATURE_BYTES)
+
+# What the client writes with, and what the server writes with.
+Ciphers = tuple[TokenCipher, TokenCipher]
+
+
+class FortezzaServer:
+    """`begins`: see `rsa.RsaServer`; `on_token`: whether records are encrypted on the card, by `ciphers` from `receive` on."""
+
+    def __init__(self, identity: Identity, begins: bytes, on_token: bool, random: Callable[[int], bytes]) -> None:
+        self.parameters = E_MAIL_RANDOM
+        self.ciphers: Ciphers | None = None
+        self._identity, self._begins, self._on_token, self._random = identity, begins, on_token, random
+        self._keys: messages.ClientKeys | None = None
+
+    def receive(self, raw: bytes) -> Steps[bytes]:
+        """Raises IllegalParameter where y_c is left to a certificate: such ones (version 1, MISSI's) are not known here."""
+        keys = self._keys = messages.ClientKeys.decode(raw)
+        if not keys.public:
+            raise IllegalParameter("client sends no KEA public value", name="SSL_ERROR_RX_MALFORMED_CLIENT_KEY_EXCH")
+        fallback = self._random(PREMASTER_BYTES)
+        done: KeaResponded = yield KeaRespond(self._identity, self.parameters, keys, self._on_token)
+        if done.read is not None and done.write is not None:
+            self.ciphers = done.read, done.write
+        return select_premaster(done.premaster, fallback, self._begins)
+
+    def check(self, leaf: Certificate) -> None:
+        """With client authentication: that it was the client's key that signed y_c.  Raises DecryptError, IllegalParameter."""
+        assert self._keys is not None
+        scheme = SignatureScheme.dsa_sha1
+        signature = signatures.dsa_as_der(self._keys.signature)
+        signatures.verify(scheme, (scheme,), leaf, V.tls1_0, signature, self._keys.public)
+
+
+class FortezzaClient:
+    """`begins`: the version that was offered; `on_token`: see `FortezzaServer`."""
+
+    def __init__(self, begins: bytes, on_token: bool, random: Callable[[int], bytes]) -> None:
+        self.group: Group | None = None
+        self.ciphers: Ciphers | None = None
+        self._begins, self._on_token, self._random = begins, on_token, random
+        self._server_random = b""
+
+    def read_parameters(self, reader: Reader) -> None:
+        self._server_random = reader.take(messages.RANDOM_BYTES)
+
+    def answer(self) -> tuple[bytes, bytes]:
+        raise AssertionError("a card answers: see `initiate`")
+
+    def initiate(
+        self, identities: tuple[Identity, ...], chain: tuple[bytes, ...], signer: Identity | None
+    ) -> Steps[tuple[bytes, bytes]]:
+        """The ClientKeyExchange, and the premaster secret.  `identities`: with KEA keys; `chain`: the server's; `signer`: whose
+        key authenticates the client, by a signature over y_c."""
+        premaster = self._begins + self._random(PREMASTER_BYTES - len(self._begins))
+        done: KeaInitiated = yield KeaInitiate(identities, chain, self._server_random, premaster, self._on_token)
+        if done.write is not None and done.read is not None:
+            self.ciphers = done.write, done.read
+        keys = done.keys
+        if signer is not None:
+            signature = yield Sign(signer, SignatureScheme.dsa_sha1, keys.public)
+            keys = keys._replace(signature=signatures.dsa_bare(signature))
+        return keys.encode(), premaster
