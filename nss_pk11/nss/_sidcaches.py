@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+import weakref
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -268,7 +269,7 @@ class SessionInUse:
     """The session of one connection: where it comes from, where it goes."""
 
     def __init__(self, layer: Connection) -> None:
-        self._layer = layer
+        self._layer: Connection = weakref.proxy(layer)  # whose own this is: no cycle, so nothing waits for the collector
         self._offered: Session | None = None
         self._current: Session | None = None
         self.session_id = b""

@@ -7,6 +7,7 @@ chosen too.
 
 from __future__ import annotations
 
+import weakref
 from typing import TYPE_CHECKING
 
 from cryptography import x509
@@ -31,7 +32,7 @@ class StepUp:
     """Of one connection.  `restricted`: suites of that policy may be chosen; `under_way`: the other handshake is not over."""
 
     def __init__(self, layer: Connection) -> None:
-        self._layer = layer
+        self._layer: Connection = weakref.proxy(layer)  # whose own this is
         self.restricted = self.under_way = False
 
     def consider(self, info: ConnectionInfo) -> None:
