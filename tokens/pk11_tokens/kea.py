@@ -119,15 +119,13 @@ class KeaPrivateKey:
         """The key of 10 bytes that both sides arrive at, the TEK.
 
         `own_random`: r; in mail, of the recipient, x.  `peer_random`: R; in mail, of the recipient, Y.
-        Raises ValueError where the numbers of the two sides are of different domains, or cancel out.
+        Raises ValueError where the numbers of the two sides are of different domains.
         """
         if peer.domain != self.domain or peer_random.domain != self.domain:
             raise ValueError("the other key is of another domain")
         p = self.domain.p
-        w = (pow(peer.y, own_random, p) + pow(peer_random.y, self.x, p)) % p
-        if not w:
-            raise ValueError("no key comes of these numbers")
-        shared = w.to_bytes(LENGTH, "big")
+        # Never zero: the subgroup is of odd order, so it holds no value together with its negative.
+        shared = ((pow(peer.y, own_random, p) + pow(peer_random.y, self.x, p)) % p).to_bytes(LENGTH, "big")
         return final_stage(shared[:KEY], shared[KEY : 2 * KEY])
 
 
