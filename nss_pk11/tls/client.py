@@ -13,19 +13,24 @@ from .messages import extensions as ext
 from .messages import ssl2
 from .messages.hello import DOWNGRADE_TLS11, DOWNGRADE_TLS12, ClientHello, ServerHello
 from .opening import Opening
+from .ssl2.client import ClientHandshake as ClientHandshake2
 from .ssl3 import renegotiation
 from .ssl3.client import ClientHandshake as ClientHandshake12
 from .suites import EMPTY_RENEGOTIATION_INFO_SCSV, FALLBACK_SCSV
 from .tls13.client import ClientHandshake as ClientHandshake13
 from .tls13.psk import PSK_DHE_KE, Offer
 from .transcript import Transcript
-from .waits import NO_RENEGOTIATION, Receive
+from .waits import NO_RENEGOTIATION, SSL2_MESSAGE, Receive, Ssl2Message
 
 
 def connect(link: Link, config: ClientConfig) -> Flow:
     """The whole life of a client connection."""
     opening = _open(link, config)
-    server_hello = ServerHello.decode((yield Receive(H.server_hello)))
+    raw = yield Receive(H.server_hello, SSL2_MESSAGE)
+    if isinstance(raw, Ssl2Message):
+        link.info.version = V.ssl2
+        yield from ClientHandshake2(link, config, opening.session).run(raw)
+    server_hello = ServerHello.decode(raw)
     if X.supported_versions in server_hello.extensions:
         if config.max_version < V.tls1_3:
             raise IllegalParameter(
@@ -90,13 +95,16 @@ def _open_in_ssl2(link: Link, config: ClientConfig) -> Opening:
     """Build and send a ClientHello in the form of SSL 2.0 (RFC 5246 appendix E.2), with a challenge as long as a random."""
     link.client_version = config.max_version
     link.info.client_random = config.random(32)
-    suites = _suites(config, None)
+    kinds = tuple(suite.kind or suite.code for suite in config.usable_suites())
     if config.max_version >= V.ssl3:
-        suites += (EMPTY_RENEGOTIATION_INFO_SCSV, *((FALLBACK_SCSV,) if config.fallback else ()))
-    greeting = ssl2.ClientHello(config.max_version, suites, b"", link.info.client_random)
+        kinds += (EMPTY_RENEGOTIATION_INFO_SCSV, *((FALLBACK_SCSV,) if config.fallback else ()))
+    session = config.session if _resumable12(config, None) else None
+    session_id = session.session_id if session is not None else b""
+    greeting = ssl2.ClientHello(config.max_version, kinds, session_id, link.info.client_random)
     raw = greeting.encode()
-    opening = Opening(greeting.newer(raw), Transcript())
+    opening = Opening(greeting.newer(raw), Transcript(), session=session)
     opening.transcript.add(raw)
+    link.records.hears_ssl2 = config.min_version == V.ssl2
     link.records.send_ssl2(raw)
     return opening
 
@@ -113,6 +121,8 @@ def _open(link: Link, config: ClientConfig) -> Opening:
     link.info.client_random = random
     link.info.server_name = _sni(config.server_name)
     session = config.session if tls12 and link.may_resume and _resumable12(config, link.info.version) else None
+    if session is not None and session.version == V.ssl2:  # which this form of hello does not ask for
+        session = None
     session_id = session.session_id if session else b""
     if not session_id and ((tls13 and config.middlebox_compatibility) or (session and session.ticket)):
         session_id = config.random(32)  # RFC 8446 appendix D.4; RFC 5077 section 3.4
@@ -159,7 +169,7 @@ def _sni(name: str) -> str:
 
 def _suites(config: ClientConfig, version: Version | None) -> tuple[int, ...]:
     """To offer; `version`: the only one that will do, None for any that is enabled."""
-    usable = config.usable_suites()
+    usable = tuple(suite for suite in config.usable_suites() if not suite.kind)
     if version is not None:
         usable = tuple(suite for suite in usable if suite.min_version <= version <= suite.max_version)
         if not usable:

@@ -209,6 +209,13 @@ class ClientConfig(Config):
     tickets: bool = True
     fallback: bool = False  # send TLS_FALLBACK_SCSV: this is a retry with a lower version (RFC 7507)
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.min_version == Version.ssl2 and self.max_version > Version.tls1_2:
+            raise ConfigurationError(
+                "no ClientHello can offer SSL 2.0 and TLS 1.3 (RFC 8446 appendix D.5)", name="SSL_ERROR_INVALID_VERSION_RANGE"
+            )
+
 
 ClientAuth = Literal["none", "request", "require"]
 

@@ -159,9 +159,17 @@ class Engine:
 
     def receive_eof(self) -> None:
         """The transport ended.  Raises Truncated unless the peer said close_notify first (RFC 8446 section 6.1)."""
+        if self.info.version == V.ssl2 and self.handshake_complete and self.error is None:
+            self._end_without_close_notify()
         if self.error is None and not self.peer_closed:
             when = "" if self.handshake_complete else " during the handshake"
             self._abort(Truncated(f"peer closed the connection without close_notify{when}"))
+
+    def _end_without_close_notify(self) -> None:
+        """SSL 2.0 does not know one: whoever is in between can cut the data short."""
+        if not self.peer_closed:
+            self.peer_closed = True
+            self._link.emit(PeerClosed())
 
     def data_to_send(self) -> bytes:
         """Everything queued, as one flight, and forgets it."""

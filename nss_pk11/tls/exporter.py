@@ -22,8 +22,8 @@ def export(agreed: Agreed, label: bytes, context: bytes | None, length: int) -> 
     assert info.suite is not None
     if info.version == V.tls1_3:
         return schedule.export(info.suite.hash, agreed.exporter_secret, label, context or b"", length)
-    if info.version == V.ssl3:
-        raise ConfigurationError("SSL 3.0 has no exporters", name="SSL_ERROR_FEATURE_NOT_SUPPORTED_FOR_VERSION")
+    if info.version in (V.ssl2, V.ssl3):
+        raise ConfigurationError("SSL has no exporters", name="SSL_ERROR_FEATURE_NOT_SUPPORTED_FOR_VERSION")
     assert info.version is not None
     seed = agreed.randoms if context is None else agreed.randoms + len(context).to_bytes(2, "big") + context
     return prf.prf(info.suite.hash_in(info.version), agreed.exporter_secret, label, seed, length)
@@ -39,6 +39,8 @@ def channel_binding(agreed: Agreed, is_server: bool, kind: str) -> bytes:
     if kind == "tls-unique":
         if info.version == V.tls1_3:
             raise ConfigurationError("tls-unique is not defined for TLS 1.3 (RFC 9266)")
+        if info.version == V.ssl2:
+            raise ConfigurationError("tls-unique is not defined for SSL 2.0 (RFC 5929)")
         if info.resumed and not info.extended_master_secret:  # two connections could be made to share it
             raise ConfigurationError("tls-unique of a resumed session needs the extended master secret (RFC 7627 section 5.4)")
         # The first Finished of the last handshake (RFC 5929 section 3.1).

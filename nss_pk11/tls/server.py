@@ -8,6 +8,7 @@ from .config import ServerConfig
 from .link import Flow, Link
 from .messages import ssl2
 from .messages.hello import ClientHello
+from .ssl2.server import ServerHandshake as ServerHandshake2
 from .ssl3 import renegotiation
 from .ssl3.server import ServerHandshake as ServerHandshake12
 from .suites import FALLBACK_SCSV
@@ -21,7 +22,15 @@ def accept(link: Link, config: ServerConfig) -> Flow:
     """The whole life of a server connection."""
     link.records.hears_ssl2 = config.v2_hello or config.min_version == V.ssl2
     raw = yield Receive(H.client_hello, SSL2_MESSAGE)
-    hello = ssl2.ClientHello.decode(raw).newer(raw) if isinstance(raw, Ssl2Message) else ClientHello.decode(raw)
+    hello: ClientHello
+    if isinstance(raw, Ssl2Message):
+        greeting = ssl2.ClientHello.decode(raw)
+        if speaks_ssl2(config, greeting.version):
+            link.info.version, link.info.client_random = V.ssl2, greeting.challenge
+            yield from ServerHandshake2(link, config).run(greeting)
+        hello = greeting.newer(raw)
+    else:
+        hello = ClientHello.decode(raw)
     link.info.client_random = hello.random
     version = link.info.version = choose_version(config, hello)
     link.records.version = min(version, V.tls1_2)
@@ -38,6 +47,12 @@ def accept(link: Link, config: ServerConfig) -> Flow:
             yield from flow
             del flow
             hello, config = yield from renegotiation.as_server(link, config)
+
+
+def speaks_ssl2(config: ServerConfig, offered: int) -> bool:
+    """Whether SSL 2.0 is enabled, and no newer version that a ClientHello of SSL 2.0 `offered`."""
+    newer = (version for version in _VERSIONS if config.min_version <= version <= config.max_version)
+    return config.min_version == V.ssl2 and not any(version <= min(offered, V.tls1_2) for version in newer)
 
 
 def choose_version(config: ServerConfig, hello: ClientHello) -> Version:

@@ -60,6 +60,12 @@ class Decrypt(Operation):
         self.identity, self.ciphertext = identity, ciphertext
 
 
+class DecryptSsl2(Decrypt):
+    """The same for SSL 2.0, whose keys should do nothing else (DROWN)."""
+
+    __slots__ = ()
+
+
 class TokenCipher(Protocol):
     """One direction of a connection, on a token, where its key is and stays.  Lives as long as it is referred to."""
 

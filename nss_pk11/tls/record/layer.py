@@ -109,6 +109,12 @@ class RecordLayer:
         left = bytes(self._buffer[self._position :]) + bytes(self._rest)
         self._buffer, self._rest, self._position = memoryview(left) if left else _NOTHING, _NOTHING, 0
 
+    def take_rest(self) -> bytes:
+        """What has been received and not been read, and forgets it."""
+        self.settle()
+        rest, self._buffer = bytes(self._buffer), _NOTHING
+        return rest
+
     def _frame(self) -> tuple[int, bytes, memoryview] | None:
         """Content type, header and body of the next whole record, or None when bytes are missing."""
         if self._position == len(self._buffer):

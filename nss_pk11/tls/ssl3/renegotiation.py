@@ -109,6 +109,8 @@ def check_allowed(link: Link, config: Config) -> None:
     assert version is not None
     if version == V.tls1_3:
         raise ConfigurationError("TLS 1.3 has no renegotiation", name="SSL_ERROR_FEATURE_NOT_SUPPORTED_FOR_VERSION")
+    if version == V.ssl2:
+        raise ConfigurationError("SSL 2.0 has no renegotiation", name="SSL_ERROR_FEATURE_NOT_SUPPORTED_FOR_VERSION")
     if not allowed(link, config):
         raise ConfigurationError(
             "renegotiation is not enabled, or not safe with this peer", name="SSL_ERROR_RENEGOTIATION_NOT_ALLOWED"
