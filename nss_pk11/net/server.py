@@ -44,7 +44,7 @@ from ..tls.events import (
     RenegotiationDeclined,
     StoreSession,
 )
-from ..tls.waits import ChooseClientIdentity, Decrypt, LookupSession, Operation, Sign, VerifyPeer
+from ..tls.waits import ChooseClientIdentity, Decrypt, KeaRespond, LookupSession, Operation, Sign, VerifyPeer
 from .connection import Application, Connection, Deadlines, Echo
 from .executor import KeyExecutor, NotQuick
 from .sizes import READ_SIZE
@@ -108,6 +108,7 @@ class Server:
         self._handlers: dict[type, Callable[[Connection, object], None]] = {
             Sign: self._operate,
             Decrypt: self._operate,
+            KeaRespond: self._operate,
             LookupSession: self._operate,
             VerifyPeer: self._operate,
             ChooseClientIdentity: self._operate,
