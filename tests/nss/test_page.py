@@ -19,7 +19,7 @@ from tests.nss.ends import HOST, Background, port_of
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/porting-from-nss.md").read_text("utf-8")
-NAMES = ("prinit", "prerror", "prio", "prinrval", "prnetdb", "nss", "pk11pub", "secmod", "cert", "keyhi", "p12")
+NAMES = ("prinit", "prerror", "prio", "prinrval", "prnetdb", "nss", "pk11pub", "secmod", "cert", "keyhi", "ocsp", "p12")
 NAMES += ("ssl", "sslproto", "sslerr", "secerr")
 MANUAL = json.loads((ROOT / "fixtures/sslfnc.json").read_text("utf-8"))
 ROW = re.compile(r"^\| `((\w+)\(.*?\))` \| `(\w+)` \|(?: `(test_\w+\.py)((?:::\w+)+)` \|)?", re.MULTILINE)

@@ -55,10 +55,7 @@ def _read_request(server: Server, fd: PRFileDesc) -> tuple[bytes, int]:
     """What has come, and how much of it is the request; 0 where the client closed too early."""
     data = b""
     while True:
-        more = b""
-        with step("HDX PR_Read"):
-            if len(data) < LONGEST_REQUEST:
-                more = PR_Read(fd, LONGEST_REQUEST - len(data))
+        more = _read(fd, LONGEST_REQUEST - len(data))
         if not more:
             if server.settings.verbose:
                 complain(PROGRAM, "HDX PR_Read hit EOF", NSPRError("", name="PR_END_OF_FILE_ERROR"))
@@ -69,6 +66,17 @@ def _read_request(server: Server, fd: PRFileDesc) -> tuple[bytes, int]:
         length = _request_length(data)
         if length:
             return data, length
+
+
+def _read(fd: PRFileDesc, amount: int) -> bytes:
+    """Empty at the end, also at one in the midst of a handshake, and where there is room for no more.  Raises Fatal."""
+    with step("HDX PR_Read"):
+        try:
+            return PR_Read(fd, amount) if amount else b""
+        except NSPRError as error:
+            if error.name != "PR_END_OF_FILE_ERROR":
+                raise
+            return b""
 
 
 def _request_length(data: bytes) -> int:

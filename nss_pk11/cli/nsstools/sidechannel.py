@@ -17,6 +17,7 @@ from ...nss.ssl import (
     SSL_PeerStapledOCSPResponses,
 )
 
+PURPOSE = SECCertUsage.certUsageSSLServer
 GOOD, BAD_CERTIFICATE, NO_DATA, REVOKED = 0, 1, 2, 3
 OCSP, CRL = 1, 2  # methods; -M 0: both
 
@@ -28,7 +29,7 @@ def judge(fd: PRFileDesc, depth: int, methods: int) -> int:
         return 254
     _sent = SSL_PeerCertificateChain(fd)  # found as issuers while they are held
     try:
-        path = CERT_VerifyCertNow(CERT_GetDefaultCertDB(), certificate, True, SECCertUsage.certUsageSSLServer)
+        path = CERT_VerifyCertNow(CERT_GetDefaultCertDB(), certificate, True, PURPOSE)
     except NSPRError as error:
         if error.name != "SEC_ERROR_REVOKED_CERTIFICATE":
             return BAD_CERTIFICATE
@@ -39,6 +40,17 @@ def judge(fd: PRFileDesc, depth: int, methods: int) -> int:
     if depth > 1:
         found += [GOOD if methods != OCSP and _has_crl(issuer) else NO_DATA for issuer in path[1:-1]]
     return max(found)
+
+
+def authenticate(fd: PRFileDesc, check_signature: bool = True) -> None:
+    """SSL_AuthCertificate as it is in programs that have not called CERT_EnableOCSPChecking, such as NSS's: a stapled response is
+    taken, but does not decide.  Raises NSPRError."""
+    asked = SSL_OptionGet(fd, SSL_ENABLE_OCSP_STAPLING)
+    SSL_OptionSet(fd, SSL_ENABLE_OCSP_STAPLING, False)
+    try:
+        SSL_AuthCertificate(CERT_GetDefaultCertDB(), fd, check_signature, False)
+    finally:
+        SSL_OptionSet(fd, SSL_ENABLE_OCSP_STAPLING, asked)
 
 
 def _stapled(fd: PRFileDesc) -> int:
@@ -56,7 +68,7 @@ def _stapled(fd: PRFileDesc) -> int:
     return GOOD
 
 
-_OUTCOMES = {"SEC_ERROR_REVOKED_CERTIFICATE": REVOKED}
+_OUTCOMES = {"SEC_ERROR_REVOKED_CERTIFICATE": REVOKED, "SEC_ERROR_REVOKED_CERTIFICATE_OCSP": REVOKED}
 
 
 def _has_crl(certificate: CERTCertificate) -> bool:

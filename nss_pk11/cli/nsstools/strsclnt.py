@@ -35,16 +35,13 @@ from ...nss.prio import (
     PRSocketOptionData,
 )
 from ...nss.ssl import (
-    SSL_ENABLE_DEFLATE,
-    SSL_ENABLE_FALSE_START,
     SSL_ENABLE_FDX,
     SSL_ENABLE_OCSP_STAPLING,
     SSL_ENABLE_SESSION_TICKETS,
     SSL_NO_CACHE,
-    SSL_NO_LOCKS,
-    NSS_GetClientAuthData,
     NSS_SetDomesticPolicy,
-    SSL_AuthCertificate,
+    SECFailure,
+    SECSuccess,
     SSL_AuthCertificateHook,
     SSL_BadCertHook,
     SSL_ClearSessionCache,
@@ -69,8 +66,10 @@ from ...nss.ssl import (
 )
 from . import report, words
 from .hosts import look_up, only_suites
+from .identity import Identity
 from .passwords import Passwords, module_password
 from .report import say, warn
+from .sidechannel import authenticate
 
 PROGRAM = "strsclnt"
 LETTERS = "46C:DJ:NP:TUV:W:a:c:d:f:gin:op:qst:uvw:z"
@@ -90,7 +89,9 @@ Usage: {PROGRAM} [-n nickname] [-p port] [-d dbdir] [-c connections]
  -o once: whatever is wrong with the server's certificate is overlooked; twice: it is not looked at
  -D no delays in TCP        -q give up when the server has gone      -N no session reuse
  -P percentage of full handshakes (0-100)                            -T OCSP stapling
- -u session tickets         -g false start (refused)                 -v verbose
+ -u session tickets         -i go on after failures                  -v verbose
+ -a name to ask for by SNI, in place of the host's                   -n client's certificate, or none
+ -J signature schemes       -g, -z, -s, -U: not done here, or mean nothing
  -f send a file while reading (full duplex)
  -C letters or :XXXX, as selfserv's -c
 Example: {PROGRAM} -q -d sql:db -p 8443 -c 100 -t 4 -o localhost"""
@@ -115,6 +116,7 @@ class Settings:
     options: dict[int, int] = field(default_factory=dict)
     no_delay: bool = False
     quit_when_gone: bool = False
+    go_on: bool = False
     overlook: int = 0
     verbose: int = 0
     families: set[str] = field(default_factory=lambda: {"4", "6"})
@@ -125,14 +127,15 @@ class Settings:
         return SSL_NO_CACHE in self.options
 
 
-_OPTIONS = {
-    "N": SSL_NO_CACHE, "T": SSL_ENABLE_OCSP_STAPLING, "g": SSL_ENABLE_FALSE_START, "s": SSL_NO_LOCKS,
-    "u": SSL_ENABLE_SESSION_TICKETS, "z": SSL_ENABLE_DEFLATE,
-}  # fmt: skip
+_OPTIONS = {"N": SSL_NO_CACHE, "T": SSL_ENABLE_OCSP_STAPLING, "u": SSL_ENABLE_SESSION_TICKETS}
 _TEXTS = {"C": "suites", "a": "sni", "d": "directory", "f": "file", "n": "nickname", "": "host"}
 _NUMBERS = {"P": "full_percentage", "c": "connections", "p": "port", "t": "threads"}
 _COUNTS = {"o": "overlook", "v": "verbose"}
-_SWITCHES = {"D": "no_delay", "q": "quit_when_gone"}
+_SWITCHES = {"D": "no_delay", "i": "go_on", "q": "quit_when_gone"}
+_NOTED = {
+    "g": "false start is not done here; requests wait for the handshake",
+    "z": "compression is not done here",
+}
 
 
 def parse(arguments: list[str]) -> Settings:
@@ -169,9 +172,11 @@ def _take(settings: Settings, flag: str, value: str) -> None:
     elif flag in "46":
         settings.families = words.only_family(settings.families, flag)
     elif flag == "w":
-        settings.passwords.plain = value
+        settings.passwords = Passwords(plain=value)
     elif flag == "W":
-        settings.passwords.file = value
+        settings.passwords = Passwords(file=value)
+    elif flag in _NOTED:
+        say(f"{PROGRAM}: -{flag}: {_NOTED[flag]}")
 
 
 class Client:
@@ -189,6 +194,7 @@ class Client:
         self._numbers = itertools.count(1)
         self._peer_ids = itertools.count(1)
         self._last_full = 0  # peer id of the last full handshake
+        self._identity = Identity(settings.nickname, settings.passwords)
         self._payload = _ANSWER + Path(settings.file).read_bytes() if settings.file else b""
 
     # --- the model, and what it asks ---------------------------------------------------------------------------------------
@@ -208,7 +214,7 @@ class Client:
         SSL_SetURL(fd, settings.sni or settings.host)
         SSL_AuthCertificateHook(fd, self._authenticate, CERT_GetDefaultCertDB())
         SSL_BadCertHook(fd, self._overlook, None)
-        SSL_GetClientAuthDataHook(fd, NSS_GetClientAuthData, settings.nickname)
+        SSL_GetClientAuthDataHook(fd, self._identity.choose, None)
         return fd
 
     def _authenticate(self, arg: CERTCertDBHandle | None, fd: PRFileDesc, check_signature: bool, is_server: bool) -> None:
@@ -224,14 +230,15 @@ class Client:
             CERT_DestroyCertificate(certificate)
         with self._lock:
             self.tested += 1
-        SSL_AuthCertificate(arg, fd, check_signature, is_server)
+        authenticate(fd, check_signature)
         say(f"{PROGRAM}: -- SSL: Server Certificate Validated.")
 
-    def _overlook(self, arg: object, fd: PRFileDesc) -> bool:
-        if not self.settings.overlook:
-            number = PR_GetError()
-            say(f"{PROGRAM}: -- SSL: Server Certificate Invalid, err {number}.\n{PR_ErrorToString(number)}")
-        return bool(self.settings.overlook)
+    def _overlook(self, arg: object, fd: PRFileDesc) -> int:
+        if self.settings.overlook:
+            return SECSuccess
+        number = PR_GetError()
+        say(f"{PROGRAM}: -- SSL: Server Certificate Invalid, err {number}.\n{PR_ErrorToString(number)}")
+        return SECFailure
 
     # --- connections ---------------------------------------------------------------------------------------------------------
 
@@ -254,12 +261,13 @@ class Client:
                 thread.join()
         finally:
             PR_Close(model)
+            self._identity.forget()
 
     def _some(self, address: PRNetAddr, model: PRFileDesc, turns: itertools.count[int], thread: int) -> None:
         """One thread's share: a connection for each turn it gets."""
         while True:
             with self._lock:
-                turn = next(turns, None)
+                turn = next(turns, None) if self.settings.go_on or not self.failed else None
             if turn is None:
                 return
             self._connect(address, model, thread)
@@ -402,8 +410,8 @@ def main(arguments: list[str]) -> int:
     try:
         settings = parse(arguments)
     except words.BadFlags as error:
-        say("\n".join(filter(None, (str(error), USAGE))))
-        return 1
+        say("\n".join(filter(None, (str(error), USAGE if error.usage else ""))))
+        return error.status
     PR_Init(PR_SYSTEM_THREAD, PR_PRIORITY_NORMAL, 1)
     PK11_SetPasswordFunc(module_password)
     try:

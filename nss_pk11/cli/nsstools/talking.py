@@ -36,7 +36,6 @@ from ...nss.ssl import (
     SECFailure,
     SECSuccess,
     SECWouldBlock,
-    SSL_AuthCertificate,
     SSL_AuthCertificateComplete,
     SSL_AuthCertificateHook,
     SSL_BadCertHook,
@@ -162,7 +161,7 @@ class Connection:
         if settings.revocation:
             self.revocation = sidechannel.judge(fd, settings.revocation, settings.revocation_methods)
         elif settings.synchronous:
-            SSL_AuthCertificate(arg, fd, check_signature, is_server)
+            sidechannel.authenticate(fd, check_signature)
         else:
             self._tell("using asynchronous certificate validation")
             self._certificate_waits = True
@@ -226,7 +225,7 @@ class Connection:
         self._tell("handshake was paused by auth certificate hook")
         refusal: NSPRError | None = None
         try:
-            SSL_AuthCertificate(CERT_GetDefaultCertDB(), fd, True, False)
+            sidechannel.authenticate(fd)
         except NSPRError as error:
             if self.settings.overlook:
                 self._overlook(None, fd)
