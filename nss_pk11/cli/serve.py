@@ -8,7 +8,7 @@ import socket
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,6 +57,7 @@ class Settings:
     audit: str | None = None
     database: str | None = None
     nicknames: tuple[str, ...] = ()
+    share_key_with_ssl2: bool = False
 
 
 _IDENTITY = "Private key: a pkcs11: URI, a PEM or a PKCS #12 file. Repeatable: the name that the client asks for decides."
@@ -95,6 +96,7 @@ _IDENTITY = "Private key: a pkcs11: URI, a PEM or a PKCS #12 file. Repeatable: t
               help="Append a line to FILE for every use of a private key, JSON.")  # fmt: skip
 @click.option("--handshake-timeout", type=click.FloatRange(0.1, 3600), default=10.0, show_default=True, metavar="SECONDS",
               help="How long a client may take over its handshake.")  # fmt: skip
+@click.option("--share-key-with-ssl2", is_flag=True, help="Let an RSA key serve SSL 2.0 and newer versions (DROWN).")
 @click.option("--no-tickets", is_flag=True, help="Hand out no session tickets.")
 @click.option("--check-signatures/--no-check-signatures", default=None,
               help="Verify the token's signatures before they leave. [default: of hardware and of slow tokens]")  # fmt: skip
@@ -114,6 +116,7 @@ def serve(
     schemes: tuple[Any, ...] | None,
     alpn: tuple[str, ...] | None,
     renegotiation: str,
+    v2_hello: bool,
     **rest: Any,
 ) -> None:
     """Serve TLS with a key on a token or in a file.
@@ -139,7 +142,7 @@ def serve(
         alpn = ("http/1.1",)
     settings = Settings(
         modules=rest.pop("modules"),
-        negotiation=negotiation(oldest, newest, suites, groups, schemes, alpn, renegotiation),
+        negotiation=negotiation(oldest, newest, suites, groups, schemes, alpn, renegotiation, v2_hello),
         client_auth=client_auth,
         ca=ca,
         application=application_for(directory, echo),
@@ -371,6 +374,8 @@ def load_identities(manager: SlotManager, settings: Settings) -> tuple[Identity,
 
         loaded += [load_nickname(manager, nickname, ocsp=staple) for nickname in settings.nicknames]
     identities = join_identities(loaded)
+    if settings.share_key_with_ssl2:
+        identities = tuple(replace(identity, shared_with_ssl2=True) for identity in identities)
     if staple and len(identities) > 1:
         raise ConfigurationError("--ocsp speaks for one certificate, and there are several")
     for file in settings.chains:

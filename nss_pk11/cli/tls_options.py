@@ -12,7 +12,7 @@ import click
 
 from ..errors import ConfigurationError
 from ..tls.codepoints import Group, SignatureScheme, Version
-from ..tls.suites import BY_NAME, DEFAULT_SUITES, LEGACY_SUITES, SUITES, Suite
+from ..tls.suites import BY_NAME, DEFAULT_SUITES, LEGACY_SUITES, SSL2_SUITES, SUITES, Suite
 from .output import note
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -30,8 +30,10 @@ _GROUP_NAMES = {group.name.lower(): group for group in Group} | {
 }
 _SCHEME_NAMES = {scheme.name.lower(): scheme for scheme in SignatureScheme}
 _SUITE_NAMES = {name.lower(): (suite,) for name, suite in BY_NAME.items()} | {
-    "legacy": tuple(dict.fromkeys(SUITES + LEGACY_SUITES))
+    "legacy": tuple(dict.fromkeys(SUITES + LEGACY_SUITES)),
+    "ssl2": SSL2_SUITES,
 }
+_BROKEN_SUITES = LEGACY_SUITES + SSL2_SUITES
 # What peers before TLS 1.2 know that is not LEGACY: AES with SHA-1.
 _OLD_SUITES = tuple(suite for suite in SUITES if suite.min_version < Version.tls1_2)
 
@@ -75,8 +77,8 @@ def _suites(ctx: click.Context, param: click.Parameter, value: str | None) -> tu
     if value is None:
         return None
     known = ", ".join(suite.openssl for suite in DEFAULT_SUITES)
-    found = _named(_SUITE_NAMES, value, f"The modern ones are {known}; LEGACY stands for all there are", ctx, param)
-    old = [named[0].openssl for named in found if len(named) == 1 and not named[0].modern and named[0] not in LEGACY_SUITES]
+    found = _named(_SUITE_NAMES, value, f"The modern ones are {known}; LEGACY stands for all there are, but SSL2's", ctx, param)
+    old = [named[0].openssl for named in found if len(named) == 1 and not named[0].modern and named[0] not in _BROKEN_SUITES]
     if old:
         note(f"not modern, use only where a peer needs them: {', '.join(old)}", style="yellow")
     return tuple(dict.fromkeys(suite for named in found for suite in named))
@@ -109,18 +111,20 @@ def _alpn(ctx: click.Context, param: click.Parameter, value: str | None) -> tupl
 
 
 def negotiation_options(command: Command) -> Command:
-    """--min, --max, --suites, --groups, --schemes, --alpn, --renegotiation; see `negotiation`."""
+    """--min, --max, --suites, --groups, --schemes, --alpn, --renegotiation, --v2-hello; see `negotiation`."""
     versions = click.Choice(list(VERSIONS))
     options = (
         click.option("--min", "oldest", type=versions, default="tls1.2", show_default=True, help="Oldest version."),
         click.option("--max", "newest", type=versions, default="tls1.3", show_default=True, help="Newest version."),
         click.option("--suites", callback=_suites, metavar="NAMES",
-                     help="Cipher suites by IANA's, OpenSSL's or NSS's names, in order; LEGACY: all, the old ones last."),
+                     help="Cipher suites by IANA's, OpenSSL's or NSS's names, in order; LEGACY: all, the old ones last; SSL2: "
+                     "those of SSL 2.0, which LEGACY leaves out."),
         click.option("--groups", callback=_groups, metavar="NAMES", help="Key exchange groups in order: X25519MLKEM768,x25519,…"),
         click.option("--schemes", callback=_schemes, metavar="NAMES", help="Signature schemes: ed25519,rsa_pss_rsae_sha256,…"),
         click.option("--alpn", callback=_alpn, metavar="NAMES", help="Application protocols, in order: h2,http/1.1,…"),
         click.option("--renegotiation", type=click.Choice(RENEGOTIATIONS), default="never", show_default=True,
                      help="Below TLS 1.3: with nobody, with peers that know RFC 5746, with all."),
+        click.option("--v2-hello", is_flag=True, help="Below TLS 1.3: hellos in the form of SSL 2.0."),
     )  # fmt: skip
     for option in reversed(options):
         command = option(command)
@@ -135,6 +139,7 @@ def negotiation(
     schemes: tuple[SignatureScheme, ...] | None,
     alpn: tuple[str, ...] | None,
     renegotiation: str,
+    v2_hello: bool = False,
 ) -> dict[str, Any]:
     """The options as fields of a `tls.config.Config`.  Versions for which no suite was named are out; to a version before
     TLS 1.2 belong suites that it knows.  What is broken is said.
@@ -159,6 +164,7 @@ def negotiation(
         "max_version": last,
         "certificate_compression": available_compressions(),
         "renegotiation": renegotiation,
+        "v2_hello": v2_hello,
     }
     given = {"suites": suites, "groups": groups, "schemes": schemes, "alpn": alpn}
     return fields | {name: value for name, value in given.items() if value is not None}
@@ -168,7 +174,7 @@ def _warn_of_legacy(first: Version, last: Version, suites: tuple[Suite, ...], re
     """One line about everything enabled that is known to be broken."""
     broken = [version.label for version in Version if first <= version <= last and version < Version.tls1_2]
     old = [
-        suite.openssl for suite in suites if suite in LEGACY_SUITES and suite.min_version <= last and suite.max_version >= first
+        suite.openssl for suite in suites if suite in _BROKEN_SUITES and suite.min_version <= last and suite.max_version >= first
     ]
     if old:
         broken.append(", ".join(old) if len(old) <= MAX_NAMED else f"{len(old)} suites for old peers")

@@ -17,10 +17,21 @@ from typing import TYPE_CHECKING, Protocol
 from ..errors import CertificateError, DecryptError, WrongSignature
 from ..slots.group import KeyGroup
 from ..tls.signatures import load_leaf
-from ..tls.waits import ChooseClientIdentity, Decrypt, KeaInitiate, KeaRespond, LookupSession, Operation, Sign, VerifyPeer
+from ..tls.waits import (
+    ChooseClientIdentity,
+    Decrypt,
+    DecryptSsl2,
+    KeaInitiate,
+    KeaRespond,
+    LookupSession,
+    Operation,
+    Sign,
+    VerifyPeer,
+)
 from . import fortezza
 from .dispatcher import IN_PLACE_BELOW, Answer, Dispatcher, Errand, NotQuick, Use
 from .identity import ALGORITHMS, check_signature, key_of
+from .purposes import PURPOSES
 from .uses import Observer
 
 if TYPE_CHECKING:
@@ -151,6 +162,10 @@ class KeyExecutor:
             key, use = fortezza.initiating(operation) if isinstance(operation, KeaInitiate) else fortezza.responding(operation)
             return Errand(self.group(key), use, "agree", deadline, peer)
         group = self.group(key_of(operation.identity))
+        ssl2 = isinstance(operation, DecryptSsl2)
+        if group.serves_ssl2 is not ssl2:
+            PURPOSES.claim(operation.identity, ssl2=ssl2)
+            group.serves_ssl2 = ssl2
         if isinstance(operation, Sign):
             return Errand(group, self._signing(operation), "sign", deadline, peer)
         ciphertext = operation.ciphertext

@@ -44,9 +44,10 @@ from ..tls.events import (
     RenegotiationDeclined,
     StoreSession,
 )
-from ..tls.waits import ChooseClientIdentity, Decrypt, KeaRespond, LookupSession, Operation, Sign, VerifyPeer
+from ..tls.waits import ChooseClientIdentity, Decrypt, DecryptSsl2, KeaRespond, LookupSession, Operation, Sign, VerifyPeer
 from .connection import Application, Connection, Deadlines, Echo
 from .executor import KeyExecutor, NotQuick
+from .purposes import PURPOSES
 from .sizes import READ_SIZE
 
 if TYPE_CHECKING:
@@ -89,6 +90,7 @@ class Server:
         shared: bool = False,
         drain_when_closed: socket.socket | None = None,
     ) -> None:
+        PURPOSES.claim_all(config)
         self.config, self.executor = config, executor
         self._application, self._closed, self._turn_over = application, closed, turn_over
         self._drain_timeout, self._shared = drain_timeout, shared
@@ -108,6 +110,7 @@ class Server:
         self._handlers: dict[type, Callable[[Connection, object], None]] = {
             Sign: self._operate,
             Decrypt: self._operate,
+            DecryptSsl2: self._operate,
             KeaRespond: self._operate,
             LookupSession: self._operate,
             VerifyPeer: self._operate,

@@ -70,6 +70,7 @@ class KeyGroup:
 
     def __init__(self, keys: Sequence[PrivateKey]) -> None:
         self.uses = 0  # operations begun
+        self.serves_ssl2: bool | None = None  # None: was not used yet (`net.purposes`)
         self.members = tuple(Member(key, self) for key in keys)
         first = self._first = keys[0]
         self.label, self.id, self.uri, self.kind, self.bits = first.label, first.id, first.uri, first.kind, first.bits

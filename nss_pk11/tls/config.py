@@ -66,7 +66,7 @@ class Identity:
     attributes; `can_decrypt`: RSA key exchange is possible; `names`: dNSName patterns of the leaf ("*.example.com"),
     lower case; `cost`: CPU microseconds of one signature, to choose the cheapest; `key`: the driver's own; `curve`: the
     group of an EC key; `modulus_bits`: of an RSA key; `ocsp`: a DER response to staple, or b""; `kea`: the key does KEA, and
-    nothing else (FORTEZZA).
+    nothing else (FORTEZZA); `shared_with_ssl2`: an RSA key that may serve SSL 2.0 and do other things all the same (DROWN).
     """
 
     chain: tuple[bytes, ...]
@@ -80,6 +80,7 @@ class Identity:
     issuers: tuple[bytes, ...] = ()  # DER issuer names of the chain's certificates (for certificate_authorities)
     modulus_bits: int = 0
     kea: bool = False
+    shared_with_ssl2: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -244,6 +245,16 @@ class ServerConfig(Config):
     step_down: Callable[[int], StepDownKey] | None = None
     encrypt_then_mac: bool = True
     context: bytes = field(default=b"", repr=False)  # mixed into sessions: a session of one context is no good in another
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.min_version == Version.ssl2 < self.max_version and any(
+            identity.can_decrypt and not identity.shared_with_ssl2 for identity in self.identities
+        ):
+            raise ConfigurationError(
+                "an RSA key that serves SSL 2.0 must serve nothing newer (DROWN), unless it is said to be shared",
+                name="SEC_ERROR_INADEQUATE_KEY_USAGE",
+            )
 
     def accepts_session_of(self, peer_chain: tuple[bytes, ...]) -> bool:
         """Whether a session in which the client has shown `peer_chain` is as well authenticated as is asked for now."""

@@ -61,7 +61,7 @@ def test_what_is_broken_is_said(softhsm: SoftHSM, server_keys: Keyring, options:
 
 
 def test_names_that_are_none(softhsm: SoftHSM) -> None:
-    for options in (("--min", "ssl2"), ("--suites", "ANCIENT"), ("--renegotiation", "always")):
+    for options in (("--min", "ssl1"), ("--suites", "ANCIENT"), ("--renegotiation", "always")):
         done = command.run(softhsm, "connect", "localhost:1", *options)
         assert done.returncode == 2
         assert options[1] in done.stderr
