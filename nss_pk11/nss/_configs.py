@@ -138,10 +138,13 @@ def _common(settings: Settings, restricted: bool) -> dict[str, Any]:
     }
 
 
+_LOOK_AGAIN = 1.0  # seconds until a slot is asked again whether its token is there, as in NSS (nssSlot_IsTokenPresent)
+
+
 def _offered() -> frozenset[str]:
     """The mechanisms of the tokens that are present, but those in slots that the user has disabled."""
     if not state.disabled:
-        return state.manager.mechanisms()
+        return state.manager.mechanisms(_LOOK_AGAIN)
     offered: set[str] = set()
     for slot in usable_slots():
         with suppress(NSPRError):  # it has just gone
@@ -171,6 +174,8 @@ def _served(suites: Iterable[Suite], served: tuple[Identity, ...]) -> tuple[Suit
         found.update(_KEY_EXCHANGES[scheme.name.split("_")[0]] for scheme in identity.schemes)
         if identity.can_decrypt:
             found |= {"rsa", "rsa_export"}
+        if identity.kea:
+            found.add("fortezza")
         if any(allowed_in(scheme, Version.tls1_3) for scheme in identity.schemes):
             found.add("any")
         if any(scheme.name.startswith("rsa") for scheme in identity.schemes):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -46,7 +48,8 @@ class SlotManager:
         self._loaded: dict[str, PKCS11Module] = {}
         self._lock = threading.RLock()
         self._mechanisms: frozenset[str] | None = None
-        self._changes = 0  # that watchers saw
+        self._looked = 0.0  # when, in seconds of time.monotonic
+        self._changes = 0  # that watchers or policy brought
         self._watchers: weakref.WeakSet[Watcher] = weakref.WeakSet()
         prepare_for_forks(self)
 
@@ -132,16 +135,34 @@ class SlotManager:
         """Every token that is present now."""
         return [token for slot in self.slots() if (token := slot.token) is not None]
 
-    def mechanisms(self) -> frozenset[str]:
+    def mechanisms(self, max_age: float = math.inf) -> frozenset[str]:
         """The CKM_ names that the present tokens offer.  Remembered until `load` or `slots` looks again, and kept up to date by
-        `watch`: costs no call."""
+        `watch`: costs no call.  Where nobody watches, what was seen more than `max_age` seconds ago is looked at again."""
         known = self._mechanisms
-        if known is None:
+        if known is None or (time.monotonic() - self._looked > max_age and not self._watched):
             changes = self._changes
             known = frozenset(name for token in self.tokens() for name in _mechanisms_of(token))
             if changes == self._changes:  # else what was seen may be old already
-                self._mechanisms = known
+                self._mechanisms, self._looked = known, time.monotonic()
         return known
+
+    @property
+    def _watched(self) -> bool:
+        return any(not watcher.closed for watcher in list(self._watchers))
+
+    @property
+    def withheld(self) -> frozenset[str]:
+        """Mechanisms that the internal module does not offer, by policy: with them go the suites that need them, unless a token
+        offers them.  May be set at any time, for handshakes that begin later; databases' slots are of the internal module, too.
+        What keys can do does not change.  Raises ConfigurationError for a name that the module does not know."""
+        return self._internal.offer.withheld
+
+    @withheld.setter
+    def withheld(self, names: Iterable[str]) -> None:
+        with self._lock:
+            self._internal.offer.withhold(names)
+            self._changes += 1
+            self._mechanisms = None
 
     # --- databases ---------------------------------------------------------------------------------------------------
 

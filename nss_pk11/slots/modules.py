@@ -162,6 +162,7 @@ class PKCS11Slot(Slot):
             if details is None:
                 if self._token is not None:
                     self._token.forget_sessions()  # it may come back
+                    self._token.forget_mechanisms()  # and with other firmware
                 self.remembered = None
                 return None
             if self._token is None or not self._token.is_described_by(details):

@@ -123,6 +123,10 @@ class PKCS11Token(Token):
     def _mechanisms(self) -> dict[str, MechanismInfo]:
         return self._library.mechanisms(self.info.slot_id)
 
+    def forget_mechanisms(self) -> None:
+        """Ask the token for its mechanisms anew when somebody next wants to know them."""
+        self.__dict__.pop("_mechanisms", None)
+
     # --- login -------------------------------------------------------------------------------------------------------
 
     @property

@@ -19,13 +19,12 @@ from ...db import CertificateRecord, Database, KeyRecord
 from ...errors import ConfigurationError, DatabaseLocked, NotFound, PinIncorrect, TokenError
 from ...pins import value
 from .. import faults
-from ..cryptoki import MECHANISM_NUMBERS
 from ..login import LoginGuard, PinMemory
-from ..model import Algorithm, MechanismInfo, Module, PrivateKey, PublicKey, Slot, Token, TokenCertificate, TokenInfo
+from ..model import Algorithm, MechanismInfo, PrivateKey, PublicKey, Slot, Token, TokenCertificate, TokenInfo
 from ..publickeys import bits_of, kind_of
 from ..uri import object_uri
 from .keys import SoftwareKey, algorithms_of
-from .module import MECHANISMS
+from .module import InternalModule, Offer
 
 if TYPE_CHECKING:
     from ...pins import PinProvider
@@ -63,14 +62,14 @@ def token_info(database: Database, slot_id: int) -> TokenInfo:
 class DatabaseToken(Token):
     """Certificates and public keys show without login."""
 
-    def __init__(self, database: Database, slot_id: int, pins: PinProvider | None, memory: PinMemory) -> None:
+    def __init__(self, database: Database, slot_id: int, offer: Offer, pins: PinProvider | None, memory: PinMemory) -> None:
         self.database = database
+        self._offer = offer
         self.info = token_info(database, slot_id)
         self._pins, self._memory = pins, memory
         self._guard = LoginGuard(self.info, lambda: self.flags, memory)
         self._decrypted: dict[int, SoftwareKey] = {}
         self._lock = threading.Lock()
-        self._mechanisms = {name: MechanismInfo(name, MECHANISM_NUMBERS[name]) for name in MECHANISMS}
 
     @property
     def flags(self) -> frozenset[str]:
@@ -85,7 +84,7 @@ class DatabaseToken(Token):
         return frozenset(flag for flag, does in holds.items() if does)
 
     def mechanisms(self) -> dict[str, MechanismInfo]:
-        return dict(self._mechanisms)
+        return self._offer.mechanisms()
 
     # --- login -------------------------------------------------------------------------------------------------------
 
@@ -281,9 +280,9 @@ class DatabaseSlot(Slot):
     removable = False
     hardware = False
 
-    def __init__(self, module: Module, id: int, database: Database, pins: PinProvider | None, memory: PinMemory) -> None:
+    def __init__(self, module: InternalModule, id: int, database: Database, pins: PinProvider | None, memory: PinMemory) -> None:
         self.module, self.id = module, id
-        self.contents = DatabaseToken(database, id, pins, memory)
+        self.contents = DatabaseToken(database, id, module.offer, pins, memory)
 
     @property
     def token(self) -> DatabaseToken:

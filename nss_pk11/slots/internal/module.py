@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, NoReturn
 
 from cryptography import x509
 
-from ...errors import NotFound, TokenError
+from ...errors import ConfigurationError, NotFound, TokenError
 from ..cryptoki import MECHANISM_NUMBERS
 from ..model import MechanismInfo, Module, PrivateKey, Slot, Token, TokenCertificate, TokenInfo
 from ..uri import object_uri
 from .keys import SoftwareKey
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from ...pins import PinProvider
 
 INFO = TokenInfo(
@@ -57,24 +59,44 @@ MECHANISMS = (
 )
 
 
+class Offer:
+    """What each token of the internal module offers: all of `MECHANISMS` but what policy withholds."""
+
+    def __init__(self) -> None:
+        self._all = {name: MechanismInfo(name, MECHANISM_NUMBERS[name]) for name in MECHANISMS}
+        self.withheld: frozenset[str] = frozenset()
+
+    def withhold(self, names: Iterable[str]) -> None:
+        """Offer these no more, and all others.  Raises ConfigurationError for a name that is not among `MECHANISMS`: who
+        mistypes one would believe it gone."""
+        withheld = frozenset(names)
+        unknown = sorted(withheld - self._all.keys())
+        if unknown:
+            raise ConfigurationError(f"the internal module has no mechanism {', '.join(unknown)}")
+        self.withheld = withheld
+
+    def mechanisms(self) -> dict[str, MechanismInfo]:
+        return {name: info for name, info in self._all.items() if name not in self.withheld}
+
+
 class InternalToken(Token):
     """Needs no login.  Keys stay as long as the process."""
 
     info = INFO
     logged_in = True
 
-    def __init__(self) -> None:
+    def __init__(self, offer: Offer) -> None:
+        self._offer = offer
         self._keys: dict[bytes, SoftwareKey] = {}
         self._certificates: dict[bytes, TokenCertificate] = {}
         self._lock = threading.Lock()
-        self._mechanisms = {name: MechanismInfo(name, MECHANISM_NUMBERS[name]) for name in MECHANISMS}
 
     @property
     def flags(self) -> frozenset[str]:
         return frozenset({"CKF_TOKEN_INITIALIZED", "CKF_WRITE_PROTECTED", "CKF_RNG"})
 
     def mechanisms(self) -> dict[str, MechanismInfo]:
-        return dict(self._mechanisms)
+        return self._offer.mechanisms()
 
     def login(self, pins: PinProvider | None = None) -> None:
         pass
@@ -146,9 +168,9 @@ class InternalSlot(Slot):
     removable = False
     hardware = False
 
-    def __init__(self, module: Module) -> None:
+    def __init__(self, module: InternalModule) -> None:
         self.module = module
-        self.contents = InternalToken()
+        self.contents = InternalToken(module.offer)
 
     @property
     def token(self) -> InternalToken:
@@ -162,6 +184,7 @@ class InternalModule(Module):
     version = (1, 0)
 
     def __init__(self) -> None:
+        self.offer = Offer()
         self.slot = InternalSlot(self)
         self.databases: tuple[Slot, ...] = ()
 
