@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 from nss_pk11.sessions import ClientCache, ServerCache
 from nss_pk11.tls.session import Session
+from tests.support.clock import Clock
 
 HERE = ("localhost", 8443)
-
-
-@dataclass
-class Clock:
-    now: float = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def session(version: int = 0x0304, number: int = 0, created: float = 0.0) -> Session:
@@ -35,7 +27,7 @@ def test_server_cache_returns_what_was_put_until_deleted() -> None:
 
 
 def test_server_cache_forgets_after_its_lifetime() -> None:
-    clock = Clock()
+    clock = Clock(0.0)
     cache = ServerCache(lifetime=10, clock=clock)
     cache.put(b"id", b"state")
     clock.now = 9.9
@@ -68,7 +60,7 @@ def test_server_cache_stays_bounded_under_threads() -> None:
 
 
 def test_client_takes_a_tls13_session_once_newest_first() -> None:
-    cache: ClientCache[Session] = ClientCache(clock=Clock())
+    cache: ClientCache[Session] = ClientCache(clock=Clock(0.0))
     for number in range(3):
         cache.put(HERE, session(number=number))
     taken = [cache.take(HERE) for _ in range(4)]
@@ -77,7 +69,7 @@ def test_client_takes_a_tls13_session_once_newest_first() -> None:
 
 
 def test_client_keeps_a_tls12_session_and_only_the_last() -> None:
-    cache: ClientCache[Session] = ClientCache(clock=Clock())
+    cache: ClientCache[Session] = ClientCache(clock=Clock(0.0))
     for number in range(3):
         cache.put(HERE, session(0x0303, number))
     taken = [cache.take(HERE) for _ in range(3)]
@@ -85,7 +77,7 @@ def test_client_keeps_a_tls12_session_and_only_the_last() -> None:
 
 
 def test_client_passes_over_stale_sessions() -> None:
-    clock = Clock()
+    clock = Clock(0.0)
     cache: ClientCache[Session] = ClientCache(clock=clock)
     cache.put(HERE, session(number=1, created=50.0))
     cache.put(HERE, session(number=2, created=0.0))
@@ -99,7 +91,7 @@ def test_client_passes_over_stale_sessions() -> None:
 
 
 def test_client_mixes_no_keys_and_forgets_one_at_a_time() -> None:
-    cache: ClientCache[Session] = ClientCache(clock=Clock())
+    cache: ClientCache[Session] = ClientCache(clock=Clock(0.0))
     cache.put(HERE, session(number=1))
     cache.put(("other", 443), session(number=2))
     cache.forget(HERE)
@@ -110,7 +102,7 @@ def test_client_mixes_no_keys_and_forgets_one_at_a_time() -> None:
 
 
 def test_client_cache_is_bounded_in_keys_and_in_sessions_per_key() -> None:
-    cache: ClientCache[Session] = ClientCache(capacity=2, per_key=2, clock=Clock())
+    cache: ClientCache[Session] = ClientCache(capacity=2, per_key=2, clock=Clock(0.0))
     for key in "abc":
         for number in range(5):
             cache.put(key, session(number=number))
@@ -120,14 +112,14 @@ def test_client_cache_is_bounded_in_keys_and_in_sessions_per_key() -> None:
 
 
 def test_a_session_of_another_version_replaces_what_was_kept() -> None:
-    cache: ClientCache[Session] = ClientCache(clock=Clock())
+    cache: ClientCache[Session] = ClientCache(clock=Clock(0.0))
     cache.put(HERE, session(0x0303, 1))
     cache.put(HERE, session(0x0304, 2))
     assert [getattr(cache.take(HERE), "version", None) for _ in range(2)] == [0x0304, None]
 
 
 def test_one_session_goes_to_one_thread_only() -> None:
-    cache: ClientCache[Session] = ClientCache(per_key=500, clock=Clock())
+    cache: ClientCache[Session] = ClientCache(per_key=500, clock=Clock(0.0))
     for _ in range(500):
         cache.put(HERE, session())
     with ThreadPoolExecutor(8) as pool:

@@ -2,28 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import pytest
 
 from nss_pk11.sessions import NssClientCache
 from nss_pk11.tls.session import Session
+from tests.support.clock import Clock
 
 PEER = ("::ffff:127.0.0.1", 443, None, "www.example.com")
 SSL2, SSL3, TLS1_2, TLS1_3 = 0x0002, 0x0300, 0x0303, 0x0304
-
-
-@dataclass
-class Clock:
-    now: float = 1_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 @pytest.fixture

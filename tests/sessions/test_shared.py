@@ -9,7 +9,6 @@ import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -19,22 +18,10 @@ from hypothesis import strategies as st
 from nss_pk11.errors import ConfigurationError, NSPRError
 from nss_pk11.sessions import SharedServerCache, shared
 from nss_pk11.sessions.shared_layout import CERTIFICATE_ROOM, ENTRY_ROOM, Layout
+from tests.support.clock import Clock
 
 SEAL = 12 + 16  # bytes of nonce and tag
 SESSION = bytes(range(32))
-
-
-@dataclass
-class Clock:
-    now: float = 1_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 @pytest.fixture

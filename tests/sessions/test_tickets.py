@@ -9,17 +9,10 @@ import pytest
 from nss_pk11.errors import ConfigurationError
 from nss_pk11.sessions import TicketKeys
 from nss_pk11.tls.config import Tickets
+from tests.support.clock import Clock
 
 SECRET = bytes(range(32))
 STATE = b"the state of a session"
-
-
-class Clock:
-    def __init__(self, now: float = 1_700_000_000.0) -> None:
-        self.now = now
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def test_fits_what_the_engine_asks_for() -> None:

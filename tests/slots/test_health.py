@@ -9,14 +9,7 @@ import pytest
 
 from nss_pk11.slots import faults
 from nss_pk11.slots.health import FIRST_PAUSE, LONGEST_PAUSE, Breaker, BreakerState
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.support.clock import Clock
 
 
 @pytest.fixture
