@@ -86,12 +86,20 @@ def files(material: Tools) -> Path:
 
 
 @pytest.fixture
-def ready(material: Tools) -> Iterator[Tools]:
-    """NSS opened on that database, every suite allowed, a server cache; all of it undone afterwards."""
-    from nss_pk11.nss import ssl
+def factory_settings() -> Iterator[None]:
+    """What is set for the process as NSS has it from the factory; undone afterwards."""
     from nss_pk11.nss._settings import Settings
 
     before, Settings.defaults = Settings.defaults, Settings()
+    yield
+    Settings.defaults = before
+
+
+@pytest.fixture
+def ready(material: Tools, factory_settings: None) -> Iterator[Tools]:
+    """NSS opened on that database, every suite allowed, a server cache; all of it undone afterwards."""
+    from nss_pk11.nss import ssl
+
     pk11pub.PK11_SetPasswordFunc(lambda slot, retry, arg: None if retry else PASSWORD)
     nss.NSS_Init(f"sql:{material.directory}")
     ssl.NSS_SetDomesticPolicy()
@@ -99,7 +107,6 @@ def ready(material: Tools) -> Iterator[Tools]:
     yield material
     ssl.SSL_ClearSessionCache()
     ssl.SSL_ShutdownServerSessionIDCache()
-    Settings.defaults = before
 
 
 @pytest.fixture(scope="session")
@@ -123,14 +130,11 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Tools:
 
 
 @pytest.fixture
-def kinds(shop: Tools) -> Iterator[Tools]:
+def kinds(shop: Tools, factory_settings: None) -> Tools:
     """NSS opened on that database, every suite allowed; undone afterwards."""
     from nss_pk11.nss import ssl
-    from nss_pk11.nss._settings import Settings
 
-    before, Settings.defaults = Settings.defaults, Settings()
     pk11pub.PK11_SetPasswordFunc(lambda slot, retry, arg: None if retry else PASSWORD)
     nss.NSS_Init(f"sql:{shop.directory}")
     ssl.NSS_SetDomesticPolicy()
-    yield shop
-    Settings.defaults = before
+    return shop

@@ -16,6 +16,7 @@ from tests.certs.issuing import CA, make
 from tests.db.tools import Tools
 from tests.nss import ends
 from tests.nss.conftest import PASSWORD
+from tests.nss.kinds import refused
 
 
 @pytest.fixture
@@ -24,14 +25,6 @@ def fd(ready: Tools) -> Iterator[PRFileDesc]:
     made = ssl.SSL_ImportFD(None, prio.PR_NewTCPSocket())
     yield made
     prio.PR_Close(made)
-
-
-def refused(error: Callable[[], str], call: Callable[..., object], *arguments: object) -> str:
-    """The name of the error, which is the thread's last one too."""
-    with pytest.raises(NSPRError) as caught:
-        call(*arguments)
-    assert error() == caught.value.name
-    return caught.value.name
 
 
 # --- SSL_AuthCertificate ---------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from nss_pk11.nss import nss, prio, ssl, sslproto
 from nss_pk11.nss._layers import PRFileDesc
 from nss_pk11.nss._settings import Settings
 from nss_pk11.tls.suites import BY_CODE, BY_NAME
+from tests.nss.kinds import refused
 
 
 class Row(NamedTuple):
@@ -78,11 +79,7 @@ def code(row: Row) -> int:
 each_row = pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 
 
-@pytest.fixture(autouse=True)
-def _factory() -> Iterator[None]:
-    before, Settings.defaults = Settings.defaults, Settings()
-    yield
-    Settings.defaults = before
+pytestmark = pytest.mark.usefixtures("factory_settings")
 
 
 @pytest.fixture
@@ -90,14 +87,6 @@ def fd() -> Iterator[PRFileDesc]:
     made = ssl.SSL_ImportFD(None, prio.PR_NewTCPSocket())
     yield made
     prio.PR_Close(made)
-
-
-def refused(error: Callable[[], str], call: Callable[..., object], *arguments: object) -> str:
-    """The name of the error, which is the thread's last one too."""
-    with pytest.raises(NSPRError) as caught:
-        call(*arguments)
-    assert error() == caught.value.name
-    return caught.value.name
 
 
 # --- what there is ---------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import ssl as python_ssl
+from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -68,14 +69,10 @@ def asked(softhsm: SoftHSM, token: TokenOnDisk, pki: PKI) -> list[object]:
 
 
 @pytest.fixture(autouse=True)
-def undone() -> object:
-    from nss_pk11.nss._settings import Settings
-
-    before, Settings.defaults = Settings.defaults, Settings()
+def undone(factory_settings: None) -> Iterator[None]:
     yield
     ssl.SSL_ClearSessionCache()
     ssl.SSL_ShutdownServerSessionIDCache()
-    Settings.defaults = before
 
 
 def nickname(token: TokenOnDisk, credential: Credential) -> str:
