@@ -9,6 +9,8 @@ from .codepoints import SignatureScheme, Version
 from .config import Config, Identity
 from .signatures import allowed_in
 
+SOUND_MODULUS = 2048  # bits
+
 
 def matches(name: str, pattern: str) -> bool:
     """Whether a dNSName pattern covers `name` (RFC 6125 section 6.4.3: a wildcard is the whole left-most label)."""
@@ -23,6 +25,15 @@ def usable_scheme(identity: Identity, schemes: Collection[int], version: Version
     return next((scheme for scheme in identity.schemes if scheme in schemes and allowed_in(scheme, version)), None)
 
 
+def rank(identity: Identity) -> tuple[int, float]:
+    """Of two identities that do, the one with the smaller rank: the cheaper, but an RSA key that is too short as a last resort.
+
+    It is short below 2048 bits (RFC 9325 section 4.5), which makes it cheap; of such keys the longest is best.
+    """
+    bits = identity.modulus_bits
+    return (SOUND_MODULUS - bits if 0 < bits < SOUND_MODULUS else 0), identity.cost
+
+
 def choose_identity(
     identities: Sequence[Identity],
     server_name: str,
@@ -30,7 +41,8 @@ def choose_identity(
     version: Version,
     authorities: Collection[bytes] = (),
 ) -> tuple[Identity, SignatureScheme]:
-    """The identity the client can verify: named for `server_name` first, under a CA it knows second, cheapest to sign with third.
+    """The identity the client can verify: named for `server_name` first, under a CA it knows second, the best
+    by `rank` third.
 
     Raises HandshakeFailure where none has a scheme in common with the client.
     """
@@ -40,7 +52,7 @@ def choose_identity(
         if scheme is not None:
             named = any(matches(server_name, pattern) for pattern in identity.names) if server_name else True
             known = not authorities or any(issuer in authorities for issuer in identity.issuers)
-            candidates.append(((not named, not known, identity.cost, order), identity, scheme))
+            candidates.append(((not named, not known, rank(identity), order), identity, scheme))
     if not candidates:
         reason = "no identity can sign by a scheme the peer can verify" if identities else "no identity is configured"
         raise HandshakeFailure(

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from nss_pk11.errors import Alert, CertificateError
 from nss_pk11.net.stepdown import step_down
 from nss_pk11.tls.codepoints import ExtensionType, HandshakeType, SignatureScheme, Version
-from nss_pk11.tls.config import StepDownKey
+from nss_pk11.tls.config import Identity, StepDownKey
 from nss_pk11.tls.messages import extensions as ext
 from nss_pk11.tls.messages import tls12
 from nss_pk11.tls.messages.hello import DOWNGRADE_TLS11, DOWNGRADE_TLS12, ClientHello, ServerHello, message
@@ -268,6 +268,29 @@ def test_short_keys_where_they_are_needed(engine_pki: PKI, name: str, kind: str,
     well(server, client)
     assert asked == ([bits] if bits else [])
     assert (server.engine.info.signature_scheme is None) == (not bits)
+
+
+def test_short_keys_are_a_last_resort(engine_pki: PKI) -> None:
+    """They are cheap to use; so is breaking them."""
+    cheap, better, sound = (
+        drive.identity(engine_pki.server(kind), cost=cost) for kind, cost in (("rsa512", 1), ("rsa1024", 10), ("rsa", 100))
+    )
+
+    def chosen(name: str, *identities: Identity, version: Version = V.tls1_0, short: bool = False) -> Identity | None:
+        settings = only(version, **suite(name)) | {"step_down": step_down if short else None}
+        server = drive.server(identities=identities, **settings)
+        client = drive.client(**only(version, **suite(name)))
+        well(server, client)
+        return server.engine.info.identity
+
+    for name in ("AES128-SHA", "DHE-RSA-AES128-SHA"):
+        for version in (V.tls1_0, V.tls1_2):
+            assert chosen(name, cheap, better, sound, version=version) is sound
+        assert chosen(name, cheap, better) is better
+        assert chosen(name, cheap) is cheap
+    assert chosen("EXP-RC4-MD5", cheap, better, sound) is cheap
+    assert chosen("EXP1024-RC4-SHA", cheap, better, sound) is better
+    assert chosen("EXP-RC4-MD5", cheap, better, sound, short=True) is sound, "it signs a short key of the hour"
 
 
 def test_no_export_suite_without_short_keys(engine_pki: PKI) -> None:

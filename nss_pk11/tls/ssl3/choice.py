@@ -128,7 +128,7 @@ def _choose(config: ServerConfig, offer: Offer, server_name: str, version: Versi
         found = [
             Choice(suite, *proof, groups[kind])
             for suite in suites
-            for kind, proof in ((_NEEDS[suite.key_exchange][1], _proof(config, suite, authenticators)),)
+            for kind, proof in ((_NEEDS[suite.key_exchange][1], _proof(config, suite, identities, authenticators)),)
             if proof is not None and (not kind or groups[kind] is not None)
         ]
         if found:
@@ -142,13 +142,13 @@ def _choose(config: ServerConfig, offer: Offer, server_name: str, version: Versi
 
 
 def _cheapest(found: Sequence[Choice]) -> Choice:
-    """Of those that differ from the first in their signature alone."""
+    """Of those that differ from the first in their signature alone.  A short key is no bargain."""
 
     def all_else(choice: Choice) -> tuple[object, ...]:
         return choice.suite.cipher, choice.suite.mac, choice.suite.hash, _NEEDS[choice.suite.key_exchange][1]
 
     equal = [choice for choice in found if all_else(choice) == all_else(found[0])]
-    return min(equal, key=lambda choice: choice.identity.cost)
+    return min(equal, key=lambda choice: selection.rank(choice.identity))
 
 
 def _choose_curve(config: ServerConfig, offer: Offer) -> Group | None:
@@ -177,14 +177,15 @@ def _first_common(config: ServerConfig, theirs: Sequence[int]) -> Group | None:
 Proof = tuple[Identity, SignatureScheme | None]
 
 
-def _proof(config: ServerConfig, suite: Suite, authenticators: dict[str, Proof]) -> Proof | None:
-    """How the server proves itself in `suite`, if it can."""
+def _proof(config: ServerConfig, suite: Suite, identities: Sequence[Identity], authenticators: dict[str, Proof]) -> Proof | None:
+    """How the server proves itself in `suite`, if it can; in an export suite rather by signing a short key than by having one."""
     if not suite.export:
         return authenticators.get(_NEEDS[suite.key_exchange][0])
-    own = authenticators.get("decrypt")
-    if own is not None and 0 < own[0].modulus_bits <= suite.rsa_limit:
-        return own
-    return authenticators.get("rsa") if config.step_down is not None else None
+    signing = authenticators.get("rsa")
+    if signing is not None and signing[0].modulus_bits > suite.rsa_limit and config.step_down is not None:
+        return signing
+    short = [i for i in identities if i.can_decrypt and 0 < i.modulus_bits <= suite.rsa_limit]
+    return (min(short, key=selection.rank), None) if short else None
 
 
 def _authenticators(
@@ -203,7 +204,7 @@ def _authenticators(
             found[way] = selection.choose_identity(fitting, server_name, schemes, version)
     decrypting = [identity for identity in identities if identity.can_decrypt]
     if decrypting:
-        found["decrypt"] = min(decrypting, key=lambda identity: identity.cost), None
+        found["decrypt"] = min(decrypting, key=selection.rank), None
     exchanging = next((identity for identity in identities if identity.kea), None)
     if exchanging is not None:
         found["kea"] = exchanging, None
