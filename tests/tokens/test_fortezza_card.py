@@ -24,6 +24,7 @@ from pk11_tokens import PERSONALITIES, DescriptionError, RunningSimulator
 from pk11_tokens.abi import CKA, CKF, CKK, CKM, CKO, MECHANISM_INFO, ULONG
 from pk11_tokens.issuing import Issuer, self_signed
 from pk11_tokens.kea import DOMAINS, RANDOM_SLOTS, KeaPublicKey
+from pk11_tokens.keytypes import integer
 from pk11_tokens.mechanisms.fortezza import LEAF
 from pk11_tokens.skipjack import Cbc, Cfb, Ecb, Ofb, Skipjack, checksum, unwrap, wrap
 
@@ -291,6 +292,19 @@ def test_nobody_brings_a_key_in_the_clear(a: Card, values: dict[int, Value]) -> 
     more = domain_of(a) | {CKA.VALUE: b"\1" * 20} if CKA.VALUE not in values else {}
     with refused("ATTRIBUTE_READ_ONLY"):
         a.client.create(values | more)
+
+
+def test_keys_of_dsa_have_1024_bits(module: Module, a: Card) -> None:
+    room = ctypes.create_string_buffer(MECHANISM_INFO.size)
+    assert module.C_GetMechanismInfo(1, CKM.DSA, room) == "CKR_OK"
+    assert MECHANISM_INFO.unpack(room.raw)[:2] == (1024, 1024)
+    gen = Mechanism(CKM.DSA_KEY_PAIR_GEN)
+    a.client.generate_pair(gen, domain_of(a), {})  # the numbers of KEA's domain are good for DSA too
+    parameters = dsa.generate_parameters(2048).parameter_numbers()
+    numbers = {CKA.PRIME: parameters.p, CKA.SUBPRIME: parameters.q, CKA.BASE: parameters.g}
+    longer: dict[int, Value] = {name: integer(value) for name, value in numbers.items()}
+    with refused("KEY_SIZE_RANGE"):
+        a.client.generate_pair(gen, longer, {})
 
 
 # --- wrapped keys ----------------------------------------------------------------------------------------------------
@@ -577,6 +591,7 @@ def test_a_certificate_of_kea_from_a_file(simulated_tokens: Start, tmp_path: Pat
         ({"kind": "kea", "issuer": "a.pem"}, "issuer: only with issued"),
         ({"kind": "kea", "issued": ["a"], "issuer": "/nowhere/a.pem"}, "issuer: /nowhere/a.pem: No such file"),
         ({"kind": "kea", "issued": ["a"], "issuer": __file__}, "does not hold a private key and its certificate"),
+        ({"kind": "dsa2048"}, "kind: a FORTEZZA card has no key of 2048 bits for CKM_DSA"),
         ({"kind": "p256"}, "a FORTEZZA card has no CKM_ECDSA, so no p256 key"),
     ],
 )

@@ -96,6 +96,7 @@ def test_a_host_is_told_the_mechanisms_of_the_row(simulated_tokens: Start, name:
         and KINDS[kind] in SIGNING
         and kind != "p256"
         and name not in ("pinpad reader", "faulty HSM")
+        and (name, kind) != ("FORTEZZA card", "dsa2048")  # longer than its keys
     ],
 )
 def test_every_kind_of_key_signs(simulated_tokens: Start, name: str, kind: str) -> None:
@@ -182,6 +183,7 @@ def test_a_personality_of_ones_own_in_toml(simulated_tokens: Start, tmp_path: Pa
             pin_tries = 5
             max_sessions = 2
             latency = { C_Sign = 0.02 }
+            key_sizes = { CKM_RSA_PKCS = [2048, 2048] }
 
             [[reader]]
             name = "Counter"
@@ -254,6 +256,10 @@ def test_a_blank_token_waits_to_be_initialised(simulated_tokens: Start) -> None:
         ("[[reader]]\n[reader.token]\nwrong_signatures = 2", "wrong_signatures: must be a number from 0 to 1"),
         ("[[reader]]\n[reader.token]\nslot_events = 'no'", "slot_events: there is no"),
         ("[[reader]]\n[reader.token]\nlatency = {C_Singe = 1}", 'latency.C_Singe: there is no "C_Singe"; did you mean "C_Sign"?'),
+        (
+            "[[reader]]\n[reader.token]\nkey_sizes = {CKM_DAS = [1, 2]}",
+            'key_sizes.CKM_DAS: there is no "CKM_DAS"; did you mean "CKM_DSA"?',
+        ),
         ("[[reader]]\n[reader.token]\nmechanisms = ['CKM_NONE']", "mechanisms: CKM_NONE is no mechanism known here"),
         ("[[reader]]\n[reader.token]\npersonality = 'smart card'\npin = '1'", "pin: must have 6 to 8 characters on a smart card"),
         ("[[reader]]\n[reader.token]\nlabel = '" + 33 * "x" + "'", "label: longer than the 32 bytes"),

@@ -406,7 +406,7 @@ class CKA(IntEnum):
 
 
 class CKM(IntEnum):
-    """Mechanisms."""
+    """Mechanisms; tokens do not compute all of them (`mechanisms.MECHANISMS`)."""
 
     RSA_PKCS_KEY_PAIR_GEN = 0
     RSA_PKCS = 1
@@ -436,8 +436,13 @@ class CKM(IntEnum):
     SHA512_RSA_PKCS_PSS = 0x45
     SHA224_RSA_PKCS = 0x46
     SHA224_RSA_PKCS_PSS = 0x47
+    RC2_CBC = 0x102
+    RC4 = 0x111
+    DES_CBC = 0x122
     DES3_KEY_GEN = 0x131
     DES3_CBC = 0x133
+    MD5 = 0x210
+    MD5_HMAC = 0x211
     SHA_1 = 0x220
     SHA_1_HMAC = 0x221
     SHA256 = 0x250
@@ -448,7 +453,11 @@ class CKM(IntEnum):
     SHA384_HMAC = 0x261
     SHA512 = 0x270
     SHA512_HMAC = 0x271
+    IDEA_CBC = 0x342
     GENERIC_SECRET_KEY_GEN = 0x350
+    CAMELLIA_CBC = 0x552
+    ARIA_CBC = 0x562
+    SEED_CBC = 0x652
     SKIPJACK_KEY_GEN = 0x1000
     SKIPJACK_ECB64 = 0x1001
     SKIPJACK_CBC64 = 0x1002
@@ -482,10 +491,12 @@ class CKM(IntEnum):
     AES_CBC_PAD = 0x1085
     AES_CTR = 0x1086
     AES_GCM = 0x1087
+    AES_CCM = 0x1088
     AES_CMAC = 0x108A
     DH_PKCS_PARAMETER_GEN = 0x2001
     AES_KEY_WRAP = 0x2109
     AES_KEY_WRAP_PAD = 0x210A
+    CHACHA20_POLY1305 = 0x4021
     HKDF_DERIVE = 0x402A
 
 

@@ -21,7 +21,7 @@ from .attributes import FALSE, TRUE, Purpose, complete
 from .description import KINDS, Description, DescriptionError, KeyDescription, TokenDescription
 from .issuing import Issuer, self_signed
 from .kea import DOMAINS
-from .keytypes import number, public_key_info, type_of
+from .keytypes import bits, number, public_key_info, type_of
 from .machine import Machine, Token
 from .mechanisms.fortezza import new_key
 from .objects import Object, certificate, kept, key_pair, made_here
@@ -57,6 +57,7 @@ _MECHANISM: dict[int, str] = {
     CKK.EC: "CKM_ECDSA",
     CKK.RSA: "CKM_RSA_PKCS",
     CKK.DSA: "CKM_DSA",
+    CKK.KEA: "CKM_KEA_KEY_DERIVE",
     CKK.EC_EDWARDS: "CKM_EDDSA",
     CKK.ML_DSA: "CKM_ML_DSA",
 }
@@ -135,6 +136,7 @@ def _add_key(token: Token, described: KeyDescription, issuers: _Issuers) -> None
     else:
         assert described.kind
         private_key, generated = _GENERATE[described.kind](), _GENERATION[KINDS[described.kind]]
+    _check_size(described, private_key, token.personality)
     pair = key_pair(
         private_key,
         described.label,
@@ -147,6 +149,14 @@ def _add_key(token: Token, described: KeyDescription, issuers: _Issuers) -> None
     found = _certificate(described, private_key, issuers)
     if found:
         token.objects.add(certificate(found, described.label, described.id))
+
+
+def _check_size(described: KeyDescription, private_key: Any, personality: Personality) -> None:
+    mechanism, size = _MECHANISM[type_of(private_key)], bits(private_key)
+    least, most = personality.key_sizes.get(mechanism, (size, size))
+    if not least <= size <= most:
+        where = f"{described.where}.{'file' if described.file else 'kind'}"
+        raise DescriptionError(f"{where}: a {personality.name} has no key of {size} bits for {mechanism}")
 
 
 def _certificate(described: KeyDescription, private_key: Any, issuers: _Issuers) -> bytes | None:

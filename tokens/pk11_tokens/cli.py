@@ -193,6 +193,24 @@ def person(token: str, delay: float, mistakes: int, cancel: bool, directory: str
     _ask(directory, "person", token=token, delay=delay, mistakes=mistakes, cancels=cancel)
 
 
+@main.command()
+@click.argument("token")
+@click.argument("mechanisms", nargs=-1, metavar="[CKM]...")
+@directory_option
+def offer(token: str, mechanisms: tuple[str, ...], directory: str | None) -> None:
+    """Have TOKEN offer these mechanisms and no other.  Hosts ask when it is put in, so remove it before.
+
+    Mechanisms that it cannot compute it only lists.
+
+    \b
+    Example:
+      pk11-tokens remove card
+      pk11-tokens offer card CKM_RSA_PKCS CKM_AES_CBC
+      pk11-tokens insert card
+    """
+    _ask(directory, "offer", token=token, mechanisms=list(mechanisms))
+
+
 # --- misfortunes -----------------------------------------------------------------------------------------------------
 
 

@@ -12,10 +12,11 @@ import json
 import socketserver
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .abi import CKA, CKO, CKR, FUNCTIONS
+from .abi import CKA, CKM, CKO, CKR, FUNCTIONS
 from .behaviour import RANDOM_RESULTS, Failure
 from .personalities import Person
 
@@ -77,6 +78,13 @@ class Control:
     def person(self, token: str, delay: float = 0.0, pin: str | None = None, mistakes: int = 0, *, cancels: bool = False) -> None:
         """Somebody else stands at the keypad."""
         self._token(token).behaviour.meet(Person(_seconds(delay), pin, mistakes, cancels))
+
+    def offer(self, token: str, mechanisms: Sequence[str]) -> None:
+        """Have the token offer these mechanisms and no other."""
+        found = self._token(token)
+        names = tuple(dict.fromkeys(map(_mechanism, mechanisms)))
+        with found.lock:
+            found.personality = replace(found.personality, mechanisms=names)
 
     # --- misfortunes -------------------------------------------------------------------------------------------------
 
@@ -156,6 +164,10 @@ class Control:
             "calls": self._journal.count(found.name),
         }
 
+    def mechanisms(self, token: str) -> list[str]:
+        """What the token offers."""
+        return list(self._token(token).personality.mechanisms)
+
     def calls(self, since: int = 0) -> list[dict[str, Any]]:
         """The last calls of all hosts, those after number `since`."""
         return self._journal.calls(since)
@@ -229,6 +241,12 @@ def _result(name: str) -> int:
         return int(name, 0)
     except ValueError:
         raise ValueError(f'PKCS #11 has no result "{name}"') from None
+
+
+def _mechanism(name: str) -> str:
+    if not name.startswith("CKM_") or name.removeprefix("CKM_") not in CKM.__members__:
+        raise ValueError(f"{name} is no mechanism known here")
+    return name
 
 
 def _seconds(value: float) -> float:

@@ -296,7 +296,7 @@ def _lengths(table: _Table, key: str) -> tuple[int, int]:
     match table.value(key, list, []):
         case [int(shortest), int(longest)] if 0 < shortest <= longest:
             return shortest, longest
-    raise table.error(key, "must be the shortest and the longest length, such as [4, 8]")
+    raise table.error(key, "must be the least and the most, such as [4, 8]")
 
 
 def _latency(table: _Table, key: str) -> dict[str, float]:
@@ -314,6 +314,13 @@ def _mechanisms(table: _Table, key: str) -> tuple[str, ...]:
         if name.removeprefix("CKM_") not in CKM.__members__ or not name.startswith("CKM_"):
             raise table.error(key, f"{name} is no mechanism known here")
     return names
+
+
+def _key_sizes(table: _Table, key: str) -> dict[str, tuple[int, int]]:
+    each = table.table(key)
+    for name in each.values:
+        each.known_name(name, (f"CKM_{mechanism.name}" for mechanism in CKM))
+    return {name: _lengths(each, name) for name in each.values}
 
 
 def _person(table: _Table, key: str) -> Person:
@@ -335,6 +342,7 @@ def _read(kind: type[T]) -> Callable[[_Table, str], T]:
 # How each field of a personality is read; a test holds that none is missing.
 _FIELDS: dict[str, Callable[[_Table, str], Any]] = {
     "mechanisms": _mechanisms,
+    "key_sizes": _key_sizes,
     "manufacturer": _read(str),
     "model": _read(str),
     "hardware": _read(bool),

@@ -87,6 +87,7 @@ class Personality:
 
     name: str
     mechanisms: tuple[str, ...]  # CKM_ names; of each the token does what `mechanisms.MECHANISMS` says
+    key_sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # by mechanism, where it takes fewer than it could
     manufacturer: str = "nss-pk11"
     model: str = "simulated"
     hardware: bool = True  # CKF_HW_SLOT
@@ -172,6 +173,7 @@ PERSONALITIES: dict[str, Personality] = {
         Personality(
             name="FORTEZZA card",
             mechanisms=("CKM_SHA_1", "CKM_DSA_SHA1", *DSA, *SKIPJACK, *KEA, "CKM_FORTEZZA_TIMESTAMP"),
+            key_sizes=dict.fromkeys((*DSA, "CKM_DSA_SHA1"), (1024, 1024)),
             model="FORTEZZA card",
             pin_tries=10,
             pin_lengths=(4, 12),

@@ -1,6 +1,7 @@
-"""Pytest fixtures: simulated tokens and SoftHSM tokens, each test its own, no fixed paths.
+"""Pytest fixtures: simulated tokens and SoftHSM tokens, each test its own, no fixed paths; and a marker for what must be there
+only while a token offers certain mechanisms.
 
-Loaded in every test run where the package is installed: imports nothing but pytest until a fixture is asked for, and neither
+Loaded in every test run where the package is installed: imports nothing but pytest until a fixture is asked for, and no
 fixture is there for anybody who does not ask.
 """
 
@@ -16,10 +17,41 @@ import pytest
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from .gated import GatedToken
     from .simulator import RunningSimulator
     from .softhsm import SoftHSM, TokenOnDisk
 
 _labels = itertools.count(1)
+MARKER = "requires_mechanisms"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers",
+        f"{MARKER}(*names, **token): what is tested is to be there only while a token offers all these CKM_ mechanisms; the test "
+        "runs with all of them and without each, on `gated_token`",
+    )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """One run with a token that offers all mechanisms of the marker, one for each with a token that lacks it."""
+    marker = metafunc.definition.get_closest_marker(MARKER)
+    asked = "gated_token" in metafunc.fixturenames
+    if asked != bool(marker and marker.args):
+        raise pytest.UsageError(f"{metafunc.definition.nodeid}: {MARKER}(name, …) and the fixture gated_token go together")
+    if marker and asked:
+        missing = ("", *marker.args)
+        metafunc.parametrize("gated_token", missing, indirect=True, ids=lambda name: f"without {name}" if name else "all")
+
+
+@pytest.fixture
+def gated_token(request: pytest.FixtureRequest, simulated_tokens: Callable[..., RunningSimulator]) -> GatedToken:
+    """A simulated token that offers the mechanisms of the marker `requires_mechanisms`, all of them or all but one."""
+    from .gated import GatedToken
+
+    marker = request.node.get_closest_marker(MARKER)
+    simulator = simulated_tokens([{"label": "gated"} | marker.kwargs])
+    return GatedToken(simulator, marker.args, request.param)
 
 
 @pytest.fixture

@@ -86,6 +86,15 @@ class TokenControl:
         """Give all tries back."""
         self._ask("unlock")
 
+    def offer(self, *mechanisms: str) -> None:
+        """Offer these mechanisms and no other, as after an update of its firmware: hosts ask while it is put in, so take it out
+        before.  Of those that it cannot compute it only says that it can."""
+        self._ask("offer", mechanisms=mechanisms)
+
+    def mechanisms(self) -> tuple[str, ...]:
+        """What it offers."""
+        return tuple(self._ask("mechanisms"))
+
     def slow(self, seconds: float, function: str = "*") -> None:
         """Let a function take so long (beside what it takes anyway).  "*": every operation, and nothing else is slow then."""
         self._ask("slow", seconds=seconds, function=function)

@@ -12,7 +12,7 @@ from ..abi import CKA, CKK, CKO, CKR, ULONG, Refused
 from ..attributes import FALSE, TRUE, Purpose, complete, distinct
 from ..host import Session
 from ..keytypes import number
-from ..mechanisms import Capability, Transformation
+from ..mechanisms import Capability, Transformation, sizes
 from ..memory import Mechanism
 from ..objects import Object, completed_key, kept, made_here
 from . import Call
@@ -93,6 +93,9 @@ def C_GenerateKeyPair(
     check_place(found, private)
     assert capability.generate_pair
     key = capability.generate_pair(public)
+    least, most = sizes(found.token.personality, capability)
+    if not least <= (keytypes.bits(key) or least) <= most:
+        raise Refused(CKR.KEY_SIZE_RANGE)
     row = keytypes.KEY_TYPES[kind]
     # Curves have several names: both halves bear the one that was asked for.
     both = {CKA.PUBLIC_KEY_INFO: keytypes.public_key_info(key.public_key())}

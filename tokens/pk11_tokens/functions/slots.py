@@ -17,7 +17,7 @@ from ..abi import (
     padded,
 )
 from ..machine import Machine, Pin, Reader, Token
-from ..mechanisms import offered
+from ..mechanisms import offered, sizes
 from ..mechanisms.fortezza import CLOCK
 from . import Call
 from .pins import new_pin, pin_from
@@ -127,7 +127,7 @@ def C_GetMechanismInfo(call: Call, slot: int, mechanism: int, info: int) -> None
     if capability is None:
         raise Refused(CKR.MECHANISM_INVALID)
     flags = capability.flags | CKF.HW * token.personality.hardware
-    call.memory.write(info, MECHANISM_INFO.pack(*capability.sizes, flags))
+    call.memory.write(info, MECHANISM_INFO.pack(*sizes(token.personality, capability), flags))
 
 
 def C_InitToken(call: Call, slot: int, pin: int, pin_length: int, label: int) -> None:
