@@ -1,7 +1,7 @@
 """The record layer: bytes in, records out, and back (RFC 8446 section 5, RFC 5246 section 6.2).
 
 It knows framing, limits and which protection is in force for each direction; it knows nothing of what records mean.
-Protection objects (`aead`, `cbc`) turn fragments into records and records into fragments.
+Protection objects (`aead`, `cbc`, `stream`, `token`) turn fragments into records and records into fragments.
 """
 
 from __future__ import annotations
