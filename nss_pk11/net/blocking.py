@@ -40,6 +40,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Self
 
 from ..errors import HandshakeTimeout, NSPRError, RenegotiationRefused, Truncated
+from ..tls.codepoints import Version
 from ..tls.engine import Engine
 from ..tls.events import (
     ConnectionInfo,
@@ -474,6 +475,8 @@ class TLSSocket:
                 return
             self._engine.close()
         self._send_in_turn()
+        if self._engine.info.version == Version.ssl2:  # which has no close_notify
+            self._sock.shutdown(socket.SHUT_WR)
 
     def unwrap(self, timeout: float | None = 10.0) -> socket.socket:
         """Send close_notify, wait for the peer's, and give the plain socket back.

@@ -5,12 +5,14 @@ Present tokens are asked for mechanisms at each handshake, as in NSS (ssl3_confi
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import ConfigurationError, NSPRError
+from ..net.purposes import PURPOSES
 from ..net.stepdown import step_down
 from ..tls.codepoints import SignatureScheme, Version
 from ..tls.config import DEFAULT_GROUPS, DEFAULT_SCHEMES, ClientConfig, ServerConfig
@@ -52,9 +54,12 @@ def client_config(
 
 def _client(settings: Settings, restricted: bool) -> ClientConfig:
     extra = {} if settings.additional_key_shares is None else {"key_shares": 1 + settings.additional_key_shares}
+    common = _common(settings, restricted)
+    if common["min_version"] == Version.ssl2:  # whose hello has no room for TLS 1.3
+        common["max_version"] = min(common["max_version"], Version.tls1_2)
     made: ClientConfig = _made(
         ClientConfig,
-        **_common(settings, restricted),
+        **common,
         **extra,
         renegotiation=CLIENT_MODES[settings.options[o.SSL_ENABLE_RENEGOTIATION]],
         request_ocsp=settings.on(o.SSL_ENABLE_OCSP_STAPLING),
@@ -68,6 +73,7 @@ def _client(settings: Settings, restricted: bool) -> ClientConfig:
 
 
 LEAST_DH_BITS = 1023  # NSS's SSL_DH_MIN_P_BITS
+SHARES_KEYS = "NSS_PK11_SHARE_KEYS_WITH_SSL2"  # in the environment, not empty: an RSA key may serve SSL 2.0 and newer versions
 
 
 def server_config(settings: Settings, first: bool, session_ids: bool, tickets: Tickets | None) -> ServerConfig:
@@ -86,6 +92,8 @@ def server_config(settings: Settings, first: bool, session_ids: bool, tickets: T
 
 def _server(settings: Settings, first: bool, tickets: Tickets | None) -> ServerConfig:
     served = identities(settings)
+    if os.environ.get(SHARES_KEYS):
+        served = tuple(replace(identity, shared_with_ssl2=True) for identity in served)
     common = _common(settings, restricted=False)
     if not settings.on(o.SSL_ENABLE_SERVER_DHE):
         common["suites"] = tuple(suite for suite in common["suites"] if not suite.key_exchange.startswith("dhe"))
@@ -106,6 +114,7 @@ def _server(settings: Settings, first: bool, tickets: Tickets | None) -> ServerC
         rollback_detection=settings.on(o.SSL_ROLLBACK_DETECTION),
         step_down=None if settings.on(o.SSL_NO_STEP_DOWN) else step_down,
     )
+    PURPOSES.claim_all(made)
     return made
 
 
@@ -119,6 +128,8 @@ def _made(kind: type[Any], **fields: Any) -> Any:
 
 def _common(settings: Settings, restricted: bool) -> dict[str, Any]:
     low, high = settings.version_range
+    if settings.on(o.SSL_ENABLE_SSL2):
+        low, high = int(Version.ssl2), high or int(Version.ssl2)
     suites = _permitted(settings, restricted, range(low, high + 1)) if high else ()
     if not suites:
         raise NSPRError("no version is on that a permitted suite is for", name="SSL_ERROR_SSL_DISABLED")
@@ -134,6 +145,7 @@ def _common(settings: Settings, restricted: bool) -> dict[str, Any]:
         "require_safe_negotiation": settings.on(o.SSL_REQUIRE_SAFE_NEGOTIATION),
         "split_records": settings.on(o.SSL_CBC_RANDOM_IV),
         "extended_master_secret": settings.on(o.SSL_ENABLE_EXTENDED_MASTER_SECRET),
+        "v2_hello": settings.on(o.SSL_V2_COMPATIBLE_HELLO),
         "named_dh_groups_only": settings.on(o.SSL_REQUIRE_DH_NAMED_GROUPS),
     }
 

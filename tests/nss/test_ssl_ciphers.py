@@ -313,6 +313,7 @@ def test_a_policy_that_is_none_permits_nothing() -> None:
 def test_restricted_suites_are_offered_after_step_up_only() -> None:
     nss.NSS_NoDB_Init()
     ssl.NSS_SetExportPolicy()
+    ssl.SSL_OptionSetDefault(ssl.SSL_ENABLE_SSL2, True)
     settings = Settings.defaults.copy()
     weak = {code(row) for row in ROWS if row.on and row.export == 1}
     strong = {code(row) for row in ROWS if row.on and row.export == 2}

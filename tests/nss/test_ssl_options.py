@@ -6,10 +6,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from nss_pk11.errors import NSPRError
 from nss_pk11.nss import prio, ssl
 from nss_pk11.nss._layers import PRFileDesc
-from nss_pk11.nss._settings import Settings
 from nss_pk11.nss.ssl import SSLVersionRange
 from nss_pk11.nss.sslproto import (
     SSL_LIBRARY_VERSION_3_0,
@@ -19,6 +17,7 @@ from nss_pk11.nss.sslproto import (
     SSL_LIBRARY_VERSION_TLS_1_2,
     SSL_LIBRARY_VERSION_TLS_1_3,
 )
+from tests.nss.kinds import refused
 
 STREAM, DATAGRAM = ssl.SSLProtocolVariant
 
@@ -29,12 +28,12 @@ MANUAL = [
     ("SSL_REQUEST_CERTIFICATE", 3, 0),
     ("SSL_HANDSHAKE_AS_CLIENT", 5, 0),
     ("SSL_HANDSHAKE_AS_SERVER", 6, 0),
-    ("SSL_ENABLE_SSL2", 7, 1),
+    ("SSL_ENABLE_SSL2", 7, 0),  # the manual says 1: see nss-differences.md
     ("SSL_ENABLE_SSL3", 8, 1),
     ("SSL_NO_CACHE", 9, 0),
     ("SSL_REQUIRE_CERTIFICATE", 10, 2),
     ("SSL_ENABLE_FDX", 11, 0),
-    ("SSL_V2_COMPATIBLE_HELLO", 12, 1),
+    ("SSL_V2_COMPATIBLE_HELLO", 12, 0),  # and 1
     ("SSL_ENABLE_TLS", 13, 1),
     ("SSL_ROLLBACK_DETECTION", 14, 1),
     ("SSL_NO_STEP_DOWN", 15, 0),
@@ -83,11 +82,7 @@ Set = Callable[[int, int], None]
 Get = Callable[[int], int]
 
 
-@pytest.fixture(autouse=True)
-def _factory() -> Iterator[None]:
-    before, Settings.defaults = Settings.defaults, Settings()
-    yield
-    Settings.defaults = before
+pytestmark = pytest.mark.usefixtures("factory_settings")
 
 
 @pytest.fixture
@@ -119,14 +114,6 @@ def option(request: pytest.FixtureRequest, fd: PRFileDesc) -> tuple[Set, Get]:
         "deprecated socket": (lambda which, on: ssl.SSL_Enable(fd, which, on), of_socket),
     }
     return ways[request.param]
-
-
-def refused(error: Callable[[], str], call: Callable[..., object], *arguments: object) -> str:
-    """The name of the error, which is the thread's last one too."""
-    with pytest.raises(NSPRError) as caught:
-        call(*arguments)
-    assert error() == caught.value.name
-    return caught.value.name
 
 
 # --- SSL_OptionSetDefault, SSL_OptionGetDefault, SSL_OptionSet, SSL_OptionGet, SSL_EnableDefault, SSL_Enable ---
