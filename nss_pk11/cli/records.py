@@ -80,6 +80,7 @@ def token_record(token: Token) -> Record:
         "pin": next((state for flag, state in _PIN_STATES.items() if flag in token.flags), "not set"),
         "pinpad": "CKF_PROTECTED_AUTHENTICATION_PATH" in token.flags,
         "read_only": "CKF_WRITE_PROTECTED" in token.flags,
+        "fortezza": "CKM_KEA_KEY_DERIVE" in token.mechanisms(),
         "mechanisms": mechanisms_record(token),
         "keys": list(map(key_record, token.keys())) if initialised else [],
         "certificates": list(map(certificate_record, token.certificates())) if initialised else [],
@@ -159,6 +160,7 @@ def show_token(text: Text, record: Record) -> None:
         record["model"],
         record["manufacturer"],
         f"serial {record['serial']}" if record["serial"] else "",
+        "FORTEZZA" if record["fortezza"] else "",
         level=1,
     )
     if not record["initialised"]:
@@ -189,7 +191,7 @@ def _show_all(text: Text, records: Iterable[Record], show: Callable[[Text, Recor
 
 
 def show_key(text: Text, record: Record, level: int = 0) -> None:
-    kind = record["type"].upper() if record["type"] in ("rsa", "dsa", "ec") else record["type"].capitalize()
+    kind = record["type"].upper() if record["type"] in ("rsa", "dsa", "ec", "kea") else record["type"].capitalize()
     about = {
         f"{kind} {record['bits']} bits": True,
         "sensitive": record["sensitive"],

@@ -280,6 +280,8 @@ def serve_here(
     memory = worker.memory if worker is not None else None
     with open_manager(settings.modules, *settings.identities, pin=pin, memory=memory, database=settings.database) as manager:
         identities = load_identities(manager, settings)
+        if worker is not None and any(identity.kea for identity in identities):
+            raise ConfigurationError("a server with a FORTEZZA card is one process: leave --workers out")
         if worker is None or (worker.number == 0 and not worker.replaces):
             introduce(identities)
         config, trust = configure(manager, settings, identities)

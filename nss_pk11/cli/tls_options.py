@@ -12,7 +12,7 @@ import click
 
 from ..errors import ConfigurationError
 from ..tls.codepoints import Group, SignatureScheme, Version
-from ..tls.suites import BY_NAME, DEFAULT_SUITES, LEGACY_SUITES, SSL2_SUITES, SUITES, Suite
+from ..tls.suites import BY_NAME, DEFAULT_SUITES, FORTEZZA_SUITES, LEGACY_SUITES, SSL2_SUITES, SUITES, Suite
 from .output import note
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -32,8 +32,9 @@ _SCHEME_NAMES = {scheme.name.lower(): scheme for scheme in SignatureScheme}
 _SUITE_NAMES = {name.lower(): (suite,) for name, suite in BY_NAME.items()} | {
     "legacy": tuple(dict.fromkeys(SUITES + LEGACY_SUITES)),
     "ssl2": SSL2_SUITES,
+    "fortezza": FORTEZZA_SUITES,
 }
-_BROKEN_SUITES = LEGACY_SUITES + SSL2_SUITES
+_BROKEN_SUITES = LEGACY_SUITES + SSL2_SUITES + FORTEZZA_SUITES
 # What peers before TLS 1.2 know that is not LEGACY: AES with SHA-1.
 _OLD_SUITES = tuple(suite for suite in SUITES if suite.min_version < Version.tls1_2)
 
@@ -77,7 +78,7 @@ def _suites(ctx: click.Context, param: click.Parameter, value: str | None) -> tu
     if value is None:
         return None
     known = ", ".join(suite.openssl for suite in DEFAULT_SUITES)
-    found = _named(_SUITE_NAMES, value, f"The modern ones are {known}; LEGACY stands for all there are, but SSL2's", ctx, param)
+    found = _named(_SUITE_NAMES, value, f"The modern ones are {known}; LEGACY is all but SSL2's, FORTEZZA's", ctx, param)
     old = [named[0].openssl for named in found if len(named) == 1 and not named[0].modern and named[0] not in _BROKEN_SUITES]
     if old:
         note(f"not modern, use only where a peer needs them: {', '.join(old)}", style="yellow")

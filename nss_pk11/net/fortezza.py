@@ -7,12 +7,11 @@ suite, if there is one.  No sockets, no engines.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from ..errors import ConfigurationError, HandshakeFailure, TokenError
 from ..slots import fortezza as card
 from ..slots import kea
-from ..slots.keys import TokenKey
 from ..tls.messages.fortezza import PREMASTER_BYTES, SIGNATURE_BYTES, ClientKeys
 from ..tls.waits import KeaInitiate, KeaInitiated, KeaRespond, KeaResponded
 from .dispatcher import Use
@@ -36,7 +35,7 @@ def initiating(operation: KeaInitiate) -> tuple[PrivateKey, Use]:
         raise HandshakeFailure("no KEA key here is of the domain of the server's", name="SSL_ERROR_FORTEZZA_PQG")
     identity, peer = found, server
 
-    def work(key: TokenKey, patient: bool) -> KeaInitiated:
+    def work(key: card.CardKey, patient: bool) -> KeaInitiated:
         done = card.initiate(key, peer, operation.random, operation.premaster, ciphers=operation.ciphers, patient=patient)
         keys = ClientKeys(
             public_of(identity).public, done.random, bytes(SIGNATURE_BYTES), done.first_key, done.second_key,
@@ -55,7 +54,7 @@ def responding(operation: KeaRespond) -> tuple[PrivateKey, Use]:
         keys.premaster,
     )  # fmt: skip
 
-    def work(key: TokenKey, patient: bool) -> KeaResponded:
+    def work(key: card.CardKey, patient: bool) -> KeaResponded:
         done = card.respond(key, operation.random, offered, ciphers=operation.ciphers, patient=patient)
         return KeaResponded(done.secret.ljust(PREMASTER_BYTES, b"\0"), done.write, done.read)
 
@@ -74,16 +73,16 @@ def public_of(identity: Identity) -> kea.KeaPublicKey:
     return public
 
 
-def _on_card(work: Callable[[TokenKey, bool], Result]) -> Callable[[Member, bool], Result]:
+def _on_card(work: Callable[[card.CardKey, bool], Result]) -> Callable[[Member, bool], Result]:
     """Raises HandshakeFailure (SSL_ERROR_TOKEN_INSERTION_REMOVAL) where the card has gone, or what the client sent is none of
     the card's making."""
 
     def run(member: Member, patient: bool) -> Result:
         key = member.key
-        if not isinstance(key, TokenKey):
+        if not hasattr(key, "operate"):
             raise ConfigurationError(f"key {key.label!r} is on no card", name="SEC_ERROR_NO_TOKEN")
         try:
-            return work(key, patient)
+            return work(cast("card.CardKey", key), patient)
         except TokenError as error:
             if error.rv in card.GONE:
                 detail = f'token "{key.token.label}" was removed in mid-handshake'

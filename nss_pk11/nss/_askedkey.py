@@ -3,7 +3,7 @@ use.  Everything else is the key's own."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -37,6 +37,11 @@ class _AskedKey:
     def decrypt(self, ciphertext: bytes, *, patient: bool = True) -> bytes | None:
         with self._logged_in():
             return self._key.decrypt(ciphertext, patient=patient)
+
+    def operate(self, once: Callable[[Any, bool], Any], *, patient: bool = True) -> Any:
+        """Of keys on FORTEZZA cards."""
+        with self._logged_in():
+            return cast("Any", self._key).operate(once, patient=patient)
 
     @contextmanager
     def _logged_in(self) -> Iterator[None]:

@@ -188,6 +188,8 @@ def _served(suites: Iterable[Suite], served: tuple[Identity, ...]) -> tuple[Suit
             found |= {"rsa", "rsa_export"}
         if identity.kea:
             found.add("fortezza")
+        if identity.kea:
+            found.add("fortezza")
         if any(allowed_in(scheme, Version.tls1_3) for scheme in identity.schemes):
             found.add("any")
         if any(scheme.name.startswith("rsa") for scheme in identity.schemes):

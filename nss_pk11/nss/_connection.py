@@ -26,8 +26,8 @@ from ..tls.events import (
     RenegotiationDeclined,
     StoreSession,
 )
-from ..tls.waits import ChooseClientIdentity, Decrypt, LookupSession, Operation, Sign, VerifyPeer
-from . import _callbacks, _sidcaches, _stepup
+from ..tls.waits import ChooseClientIdentity, Decrypt, KeaInitiate, KeaRespond, LookupSession, Operation, Sign, VerifyPeer
+from . import _callbacks, _fortezza, _sidcaches, _stepup
 from ._keys import executor
 from ._layers import DescriptorReference, Layer, PRFileDesc, SocketLayer
 from .types import CERTCertificate
@@ -165,8 +165,10 @@ class Connection(Layer):
 
     def _answer(self, operation: Operation) -> object:
         match operation:
-            case Sign() | Decrypt():
+            case Sign() | Decrypt() | KeaRespond():
                 return executor().run(operation)
+            case KeaInitiate():
+                return executor().run(_fortezza.with_best_match(operation, self.settings.pin_arg))
             case LookupSession():
                 return self.session.look_up_id(operation.session_id)
             case VerifyPeer():

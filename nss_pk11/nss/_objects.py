@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 from ..errors import CertificateError, ConfigurationError, NotFound, NSPRError, PinError, TokenError
 from ..slots import PrivateKey, Slot, TokenCertificate
 from ..slots.internal import DatabaseToken, InternalToken
+from ..slots.kea import KeaPublicKey
 from ._askedkey import asked
 from ._authentication import log_in, log_in_unless_friendly, provider
 from ._slots import PK11_FindSlotByName, usable_slots
@@ -256,11 +257,13 @@ def PK11_ListPrivKeysInSlot(slot: PK11SlotInfo, nickname: str | None = None, win
 # --- bringing in -----------------------------------------------------------------------------------------------------
 
 
-def key_id(public: PublicKeyTypes) -> bytes:
+def key_id(public: PublicKeyTypes | KeaPublicKey) -> bytes:
     """The CKA_ID that NSS gives a certificate and its key: SHA-1 of modulus, DSA's y, or point (PK11_MakeIDFromPubKey)."""
     if isinstance(public, rsa.RSAPublicKey | dsa.DSAPublicKey):
         number = public.public_numbers().n if isinstance(public, rsa.RSAPublicKey) else public.public_numbers().y
         value = number.to_bytes((number.bit_length() + 7) // 8)
+    elif isinstance(public, KeaPublicKey):
+        value = public.public
     elif isinstance(public, ec.EllipticCurvePublicKey):
         value = public.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
     else:

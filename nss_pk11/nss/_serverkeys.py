@@ -20,7 +20,7 @@ from ..db import TrustFlags
 from ..errors import ConfigurationError, NSPRError
 from ..net import stepdown
 from ..net.identity import make_identity
-from . import _trust
+from . import _sidcaches, _trust
 from ._channel import SSLAuthType
 from ._layers import PRFileDesc
 from ._objects import instances, wrap_all
@@ -74,6 +74,8 @@ _KEA_TYPES = {
     "2.16.840.1.101.2.1.1.12": SSLKEAType.ssl_kea_fortezza,
     "2.16.840.1.101.2.1.1.19": SSLKEAType.ssl_kea_fortezza,
     "2.16.840.1.101.2.1.1.20": SSLKEAType.ssl_kea_fortezza,
+    "2.16.840.1.101.2.1.1.10": SSLKEAType.ssl_kea_fortezza,  # KEA alone, and what RFC 2528 calls so
+    "2.16.840.1.101.2.1.1.22": SSLKEAType.ssl_kea_fortezza,
     "1.2.840.10045.2.1": SSLKEAType.ssl_kea_ecdh,
 }
 
@@ -98,7 +100,8 @@ def SSL_ConfigSecureServer(fd: PRFileDesc, cert: CERTCertificate | None, key: SE
     For ssl_kea_rsa new step-down keys replace the old, unless the key is short enough for export suites itself.
     Raises ConfigurationError (SEC_ERROR_INVALID_ARGS) for one of both alone; NSPRError: SEC_ERROR_UNSUPPORTED_KEYALG (no such
     type), SSL_ERROR_CERT_KEA_MISMATCH, SEC_ERROR_KEYGEN_FAIL, PR_BAD_DESCRIPTOR_ERROR; CertificateError (SEC_ERROR_NO_KEY) for
-    another certificate's key.
+    another certificate's key.  A server with a FORTEZZA certificate is one process: ConfigurationError where its session cache
+    is that of several (SSL_ConfigMPServerSIDCache), here or when a handshake begins.
     """
     SSL_ConfigSecureServerWithCertChain(fd, cert, None, key, kea)
 
@@ -123,6 +126,7 @@ def SSL_ConfigSecureServerWithCertChain(
     if kea != NSS_FindCertKEAType(cert):
         raise NSPRError("the certificate is for another key exchange", name="SSL_ERROR_CERT_KEA_MISMATCH")
     server = _server_key(cert, key, certChainOpt)
+    _check_one_process(server.identity)
     _clear(settings, kea)
     for place in _places(server):
         settings.servers[place] = server
@@ -168,6 +172,7 @@ def SSL_ConfigServerCert(
     if data.stapledOCSPResponses:
         server = replace(server, identity=replace(server.identity, ocsp=bytes(data.stapledOCSPResponses[0])))
     wanted = _AUTH_TYPES.get(data.authType, "")
+    _check_one_process(server.identity)
     places = [place for place in _places(server) if place in _allowed(server) and place.startswith(wanted)]
     if not places:
         raise ConfigurationError("the certificate's key usage allows no such use")
@@ -194,7 +199,8 @@ def _allowed(server: ServerKey) -> set[str]:
     """The places for which the certificate's key usage is good."""
     use = facts(server.certificate.derCert).key_use
     signs, enciphers = KeyUse.DIGITAL_SIGNATURE in use, KeyUse.KEY_ENCIPHERMENT in use
-    return {place for place in _places(server) if (enciphers if place == "rsa_decrypt" else signs)}
+    agrees = KeyUse.KEY_AGREEMENT in use
+    return {place for place in _places(server) if {"rsa_decrypt": enciphers, "kea": agrees}.get(place, signs)}
 
 
 def _places(server: ServerKey) -> list[str]:
@@ -221,10 +227,19 @@ def _server_key(cert: CERTCertificate, key: SECKEYPrivateKey, chain: Sequence[CE
     )
 
 
+def _check_one_process(identity: Identity) -> None:
+    """Raises ConfigurationError: a card serves one process, and its keys cannot be shared."""
+    if identity.kea and _sidcaches.of_several_processes():
+        raise ConfigurationError(
+            "a server with a FORTEZZA certificate is one process: SSL_ConfigServerSessionIDCache, not SSL_ConfigMPServerSIDCache"
+        )
+
+
 def identities(settings: Settings) -> tuple[Identity, ...]:
     """What the engine may serve: each certificate once, for the places it is in."""
     found: dict[ServerKey, set[str]] = {}
     for place, server in settings.servers.items():
+        _check_one_process(server.identity)
         found.setdefault(server, set()).add(place)
     return tuple(_restricted(server, places, settings.staples.get(server.kea)) for server, places in found.items())
 

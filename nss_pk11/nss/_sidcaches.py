@@ -133,6 +133,7 @@ class _Servers:
 
     def __init__(self) -> None:
         self.cache: SharedServerCache | None = None
+        self.shared = False
         self.tickets: TicketKeys | None = None
         self.tickets_of_the_known: _TicketsOfTheKnown | None = None
         self.max_locks = 8 + 2
@@ -146,6 +147,7 @@ class _Servers:
         if self.cache is not None:
             self.cache.close()
         self.cache = self.tickets = self.tickets_of_the_known = None
+        self.shared = False
 
 
 class _TicketsOfTheKnown:
@@ -165,6 +167,11 @@ class _TicketsOfTheKnown:
 
 
 _servers = _Servers()
+
+
+def of_several_processes() -> bool:
+    """Whether children by fork and by exec share the server cache."""
+    return _servers.shared
 
 
 def has_server_cache() -> bool:
@@ -225,6 +232,7 @@ def _configure(entries: int, timeout: int, ssl3_timeout: int, directory: str | N
         raise ConfigurationError("entries and seconds are not negative")
     if _servers.cache is None:
         _servers.use(SharedServerCache(entries, timeout, ssl3_timeout, directory, storage=storage))
+        _servers.shared = storage == "file"
 
 
 @sets_error
@@ -241,6 +249,7 @@ def SSL_InheritMPServerSIDCache(envString: str | None = None) -> None:
     if not inheritance:
         raise ConfigurationError(f"{INHERITANCE} is not set: nothing was inherited")
     _servers.use(SharedServerCache.inherit(inheritance))
+    _servers.shared = True
 
 
 def SSL_ShutdownServerSessionIDCache() -> None:
@@ -359,7 +368,8 @@ class SessionInUse:
                 _count("hch_sid_stateless_resumes")
             return
         if not info.resumed:
-            _count("hsh_sid_cache_misses")
+            if info.version != V.tls1_3:  # there NSS counts none
+                _count("hsh_sid_cache_misses")
             return
         _count("hsh_sid_cache_hits")
         if self._offered is not None:

@@ -19,6 +19,7 @@ from ._authentication import (
     PK11_SetSlotPWValues,
     PK11_SetVerifyPasswordFunc,
 )
+from ._fortezza import PK11_FindBestKEAMatch, PK11_FortezzaHasKEA, PK11_FortezzaMapSig, SECOidTag
 from ._objects import (
     CKM_EC_EDWARDS_KEY_PAIR_GEN,
     CKM_EC_KEY_PAIR_GEN,
@@ -83,11 +84,14 @@ __all__ = [
     "PK11_DeleteTokenCertAndKey",
     "PK11_DeleteTokenPrivateKey",
     "PK11_DoesMechanism",
+    "PK11_FindBestKEAMatch",
     "PK11_FindCertFromNickname",
     "PK11_FindCertsFromNickname",
     "PK11_FindKeyByAnyCert",
     "PK11_FindPrivateKeyFromCert",
     "PK11_FindSlotByName",
+    "PK11_FortezzaHasKEA",
+    "PK11_FortezzaMapSig",
     "PK11_FreeSlot",
     "PK11_GenerateKeyPair",
     "PK11_GetAllTokens",
@@ -128,4 +132,5 @@ __all__ = [
     "PK11_TokenExists",
     "PK11_UserDisableSlot",
     "PK11_UserEnableSlot",
+    "SECOidTag",
 ]

@@ -164,8 +164,9 @@ def SECMOD_GetInternalModule() -> SECMODModule:
 
 @sets_error
 def SECMOD_IsModulePresent(pubCipherEnableFlags: int) -> bool:
-    """Whether a module offers these ciphers, FORTEZZA (1) being the only one (secmod.h): False."""
-    return False
+    """Whether a module offers these ciphers, FORTEZZA (1) being the only one (secmod.h).  Differs: what counts is a token in it
+    that does, not what was said when it was added."""
+    return pubCipherEnableFlags == 1 and "CKM_KEA_KEY_DERIVE" in state.manager.mechanisms()
 
 
 @sets_error

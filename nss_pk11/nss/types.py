@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 from ..certs.info import PARSE_ERRORS
 from ..db.modules import INTERNAL_NAME
 from ..errors import NotFound, NSPRError
-from ..slots import Module, PrivateKey, Slot, Token
+from ..slots import Module, PrivateKey, Slot, Token, kea
 from ..slots.kea import KeaPublicKey
 from ._names import UNREADABLE, rfc1485
 from ._state import Reference
@@ -158,11 +158,14 @@ class CERTCertificate(Reference):
         return frozenset(address.lower() for address in found if isinstance(address, str))
 
     @property
-    def public_key(self) -> PublicKeyTypes:
+    def public_key(self) -> PublicKeyTypes | KeaPublicKey:
         """Raises NSPRError (SEC_ERROR_UNSUPPORTED_KEYALG)."""
         try:
             return load_der_public_key(self.spki)
         except (ValueError, UnsupportedAlgorithm):
+            found = kea.from_public_key_info(self.spki)
+            if found is not None:
+                return found
             raise NSPRError("its key is of no known kind", name="SEC_ERROR_UNSUPPORTED_KEYALG") from None
 
     @property

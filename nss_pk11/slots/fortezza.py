@@ -11,13 +11,13 @@ import ctypes
 from collections.abc import Callable
 from ctypes import c_ubyte, c_ulong
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, TypeVar
 
 from ..errors import TokenError
 from . import faults
 from .cryptoki import MECHANISM_NUMBERS, Attribute, KeyType, ObjectClass
 from .kea import PUBLIC_BYTES, KeaPublicKey
-from .keys import Place, TokenKey
+from .keys import Place
 from .lasting import LastingSession
 from .native import CK_ATTRIBUTE, CK_KEA_DERIVE_PARAMS, CK_MECHANISM
 
@@ -32,6 +32,18 @@ REFUSED = {
     faults.NUMBERS["CKR_DOMAIN_PARAMS_INVALID"]: "SSL_ERROR_FORTEZZA_PQG",
     faults.NUMBERS["CKR_WRAPPED_KEY_INVALID"]: "SSL_ERROR_CLIENT_KEY_EXCHANGE_FAILURE",
 }
+
+
+Result = TypeVar("Result")
+
+
+class CardKey(Protocol):
+    """A key on a token; `keys.TokenKey` is one."""
+
+    @property
+    def label(self) -> str: ...
+
+    def operate(self, once: Callable[[Place, bool], Result], *, patient: bool = True) -> Result: ...
 
 
 class Initiated(NamedTuple):
@@ -71,7 +83,7 @@ class Offered(NamedTuple):
 
 
 def initiate(
-    key: TokenKey, peer: KeaPublicKey, peer_random: bytes, secret: bytes, *, ciphers: bool, patient: bool = True
+    key: CardKey, peer: KeaPublicKey, peer_random: bytes, secret: bytes, *, ciphers: bool, patient: bool = True
 ) -> Initiated:
     """Be the initiator of KEA.  `peer_random`: R_b, 128 bytes; `secret`: whole blocks.  Raises TokenError."""
 
@@ -91,7 +103,7 @@ def initiate(
     return key.operate(once, patient=patient)
 
 
-def respond(key: TokenKey, own_random: bytes, offered: Offered, *, ciphers: bool, patient: bool = True) -> Responded:
+def respond(key: CardKey, own_random: bytes, offered: Offered, *, ciphers: bool, patient: bool = True) -> Responded:
     """Be the recipient.  `own_random`: the R_b that the initiator was given.  Raises TokenError."""
 
     def once(place: Place, patient: bool) -> Responded:
@@ -127,7 +139,7 @@ class CardCipher:
 class _Card:
     """The card of one handshake: a session in which its keys are made."""
 
-    def __init__(self, key: TokenKey, place: Place) -> None:
+    def __init__(self, key: CardKey, place: Place) -> None:
         self._key, self._place = key, place
         self._keys = self._open()
 

@@ -16,7 +16,6 @@ from asn1crypto.core import BitString, Integer, ObjectIdentifier, OctetString, S
 PUBLIC_BYTES = 128
 DOMAIN_BYTES = 10
 KEA = "2.16.840.1.101.2.1.1.22"  # id-keyExchangeAlgorithm
-_OIDS = frozenset({KEA, "2.16.840.1.101.2.1.1.10"})  # and what MISSI called so before
 
 
 class _Algorithm(Sequence):  # type: ignore[misc]
@@ -57,7 +56,7 @@ def from_public_key_info(der: bytes) -> KeaPublicKey | None:
     except (ValueError, TypeError, KeyError):
         return None
     sized = (len(key.domain), len(key.public)) == (DOMAIN_BYTES, PUBLIC_BYTES)
-    return key if oid in _OIDS and sized else None
+    return key if oid == KEA and sized else None
 
 
 def from_certificate(der: bytes) -> KeaPublicKey | None:

@@ -123,8 +123,7 @@ _KINDS: tuple[tuple[type, str], ...] = (
 )
 
 
-# id-keyExchangeAlgorithm (RFC 2528), and what MISSI called so before.
-_KEA = frozenset({ObjectIdentifier("2.16.840.1.101.2.1.1.22"), ObjectIdentifier("2.16.840.1.101.2.1.1.10")})
+_KEA = ObjectIdentifier("2.16.840.1.101.2.1.1.22")  # id-keyExchangeAlgorithm (RFC 2528)
 
 
 def key_kind(certificate: Certificate) -> str:
@@ -132,7 +131,7 @@ def key_kind(certificate: Certificate) -> str:
     try:
         key = certificate.public_key()
     except UnsupportedAlgorithm:
-        return "kea" if certificate.public_key_algorithm_oid in _KEA else ""
+        return "kea" if certificate.public_key_algorithm_oid == _KEA else ""
     if isinstance(key, ec.EllipticCurvePublicKey):
         return key.curve.name
     if certificate.public_key_algorithm_oid == PublicKeyAlgorithmOID.RSASSA_PSS:
@@ -144,7 +143,7 @@ def load_leaf(chain: tuple[bytes, ...]) -> Certificate:
     """The peer's own certificate.  Raises CertificateError if it does not parse."""
     try:
         certificate = load_der_x509_certificate(chain[0])
-        if certificate.public_key_algorithm_oid not in _KEA:
+        if certificate.public_key_algorithm_oid != _KEA:
             certificate.public_key()
     except (ValueError, UnsupportedAlgorithm):
         raise CertificateError("peer's certificate does not parse", name="SEC_ERROR_BAD_DER") from None
