@@ -352,12 +352,14 @@ class SlotManager:
         the modules that are registered.  Never nothing: raises NotFound."""
         if uri.vendor:
             raise NotFound(f"{uri}: attribute {uri.vendor[0][0]} is not known, so nothing matches (RFC 7512 section 2.5)")
-        none = True
+        none, broken = True, list[TokenError]()
         for modules in self._modules_of(uri):
-            tokens = _once([token for module in modules for token in _matching_tokens(uri, module)])
+            tokens = _once([token for module in modules for token in _matching_tokens(uri, module, broken)])
             if tokens:
                 none = False
                 yield tokens
+        if none and broken:
+            raise broken[0]
         if none:
             raise NotFound(f"{uri}: there is no such token", token=uri.token or "")
 
@@ -397,10 +399,16 @@ def _mechanisms_of(token: Token) -> Iterable[str]:
         return ()
 
 
-def _matching_tokens(uri: Uri, module: Module) -> list[Token]:
+def _matching_tokens(uri: Uri, module: Module, broken: list[TokenError]) -> list[Token]:
+    """None of a module that does not work, whose error goes to `broken`: the key may well be on another's token."""
     if not uri.matches_module(module):
         return []
-    present = (slot.token for slot in module.slots() if uri.matches_slot(slot))
+    try:
+        present = [slot.token for slot in module.slots() if uri.matches_slot(slot)]
+    except TokenError as error:
+        _log.info("module %s: %s", module.path, error)
+        broken.append(error)
+        return []
     return [token for token in present if token is not None and uri.matches_token(token.info) and _is_initialised(token)]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import pytest
@@ -18,6 +19,9 @@ from tests.support.pki import Authority
 from tests.support.softhsm import PIN, KeyOnToken, SoftHSM, TokenOnDisk
 
 from .conftest import Asked
+
+if TYPE_CHECKING:
+    from pk11_tokens import RunningSimulator
 
 NewToken = Callable[..., TokenOnDisk]
 
@@ -165,6 +169,20 @@ def test_two_managers_share_the_library_and_the_last_finalises_it(softhsm: SoftH
         two.sign(Algorithm.ecdsa_sha256, b"")
     with SlotManager() as third:
         assert third.find_key(keys["p256"].uri_with_pin).sign(Algorithm.ecdsa_sha256, b"")
+
+
+def test_a_module_that_dies_hides_no_key_of_another(
+    simulated_tokens: Callable[..., RunningSimulator], keys: dict[str, KeyOnToken], manager: SlotManager
+) -> None:
+    dead = simulated_tokens(
+        [{"personality": "smart card", "label": "dead", "pin": "123456", "key": [{"kind": "p256", "label": "k"}]}]
+    )
+    manager.load(dead.module)
+    manager.find_key("pkcs11:token=dead;object=k", pins.value("123456"))
+    dead.kill()
+    assert manager.find_key(keys["rsa"].uri, pins.value(PIN)).label == "rsa"
+    with pytest.raises(TokenError, match="CKR_DEVICE_ERROR"):
+        manager.find_key("pkcs11:token=dead;object=k", pins.value("123456"))
 
 
 def test_nothing_offered_but_by_a_present_token(manager: SlotManager) -> None:
