@@ -217,7 +217,7 @@ def connect(
     ):
         try:
             connection.do_handshake()
-            if engine.info.version is not Version.ssl3:
+            if engine.info.version not in (Version.ssl2, Version.ssl3):
                 seen.exported = engine.export(*EXPORT)
             if use:
                 use(connection)
