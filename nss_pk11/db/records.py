@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
+from types import MappingProxyType
 
 from asn1crypto import core, crl, x509
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
@@ -63,6 +65,14 @@ def crl_record(stored: StoredObject) -> CRLRecord:
 
 def certificate_attributes(der: bytes, nickname: str) -> dict[int, bytes]:
     """The object of a certificate.  Raises CertificateError (SEC_ERROR_BAD_DER)."""
+    common: dict[int, bytes] = {_A.object_class: ulong(ObjectClass.certificate), _A.token: _YES, _A.private: _NO}
+    common |= {_A.modifiable: _YES, _A.label: nickname.encode(), _A.value: der, _A.certificate_type: ulong(0)}
+    return {**common, **_read(der)}
+
+
+@lru_cache(maxsize=512)  # whoever asks which CAs are trusted asks for every root's place, each time
+def _read(der: bytes) -> Mapping[int, bytes]:
+    """The attributes that a certificate itself tells.  Raises CertificateError (SEC_ERROR_BAD_DER)."""
     try:
         certificate = x509.Certificate.load(der, strict=True)
         body = certificate["tbs_certificate"]
@@ -75,9 +85,7 @@ def certificate_attributes(der: bytes, nickname: str) -> dict[int, bytes]:
         email = _email(certificate)
     except (ValueError, TypeError, KeyError):
         raise CertificateError("this is no X.509 certificate", name="SEC_ERROR_BAD_DER") from None
-    common: dict[int, bytes] = {_A.object_class: ulong(ObjectClass.certificate), _A.token: _YES, _A.private: _NO}
-    common |= {_A.modifiable: _YES, _A.label: nickname.encode(), _A.value: der, _A.certificate_type: ulong(0)}
-    return common | attributes | ({_A.nss_email: email.encode()} if email else {})
+    return MappingProxyType(attributes | ({_A.nss_email: email.encode()} if email else {}))
 
 
 def crl_attributes(der: bytes, url: str) -> dict[int, bytes]:
@@ -98,7 +106,7 @@ def crl_date(der: bytes) -> float:
 
 def place(der: bytes) -> dict[int, bytes]:
     """Issuer and serial number: how trust finds its certificate.  Raises CertificateError (SEC_ERROR_BAD_DER)."""
-    attributes = certificate_attributes(der, "")
+    attributes = _read(der)
     return {name: attributes[name] for name in (_A.issuer, _A.serial_number)}
 
 
