@@ -35,12 +35,14 @@ if TYPE_CHECKING:
     from ..support.peers.commanded import Commanded
     from ..support.pki import Credential
     from ..support.softhsm import SoftHSM
+    from .talking import Matrix
 
 SUITES = pytest.mark.parametrize("suite", SSL2_SUITES, ids=lambda suite: suite.nss_name)
 VERSIONS = pytest.mark.parametrize("version", OLD, ids=lambda version: version.label)
 ONLY = {"suites": SSL2_SUITES, "min_version": Version.ssl2, "max_version": Version.ssl2}
 CLIENT = ClientConfig(server_name="localhost", **ONLY)  # type: ignore[arg-type]
 HELLOS = {**EVERYTHING, "v2_hello": True}
+HELLO = "ClientHello in the form of SSL 2.0"  # the matrix's row
 KIND = 0x02000000  # what OpenSSL puts before a kind of SSL 2.0
 
 
@@ -221,7 +223,7 @@ def tolerant(old_pki: OldPKI, old_keys: OldKeys, old_trust: OldTrust) -> Iterato
 
 
 @VERSIONS
-def test_openssl_greets_us(tolerant: OurServer, openssl: Commanded, old_pki: OldPKI, version: Version) -> None:
+def test_openssl_greets_us(tolerant: OurServer, openssl: Commanded, old_pki: OldPKI, version: Version, matrix: Matrix) -> None:
     before = tolerant.mark()
     off = ",".join(name for newer, name in NAMES.items() if newer > version)
     with Watched(tolerant.port) as between:
@@ -234,10 +236,11 @@ def test_openssl_greets_us(tolerant: OurServer, openssl: Commanded, old_pki: Old
     seen = tolerant.next(before)
     assert seen.error is None
     assert seen.info.version is version
+    matrix.passed("server", HELLO, version, "O")
 
 
 @pytest.mark.parametrize("version", OLD[:3], ids=lambda version: version.label)
-def test_java_greets_us(tolerant: OurServer, java: JSSE, old_pki: OldPKI, version: Version) -> None:
+def test_java_greets_us(tolerant: OurServer, java: JSSE, old_pki: OldPKI, version: Version, matrix: Matrix) -> None:
     """In TLS 1.2 it does not."""
     before = tolerant.mark()
     with Watched(tolerant.port) as between:
@@ -252,10 +255,11 @@ def test_java_greets_us(tolerant: OurServer, java: JSSE, old_pki: OldPKI, versio
     seen = tolerant.next(before)
     assert seen.error is None
     assert seen.info.version is version
+    matrix.passed("server", HELLO, version, "J")
 
 
 @VERSIONS
-def test_we_greet_openssl(openssl: Commanded, old_pki: OldPKI, old_trust: OldTrust, version: Version) -> None:
+def test_we_greet_openssl(openssl: Commanded, old_pki: OldPKI, old_trust: OldTrust, version: Version, matrix: Matrix) -> None:
     config = ClientConfig(server_name="localhost", **{**HELLOS, "max_version": version})
     request = words(old_pki) | {"protocol": "ssl23"} | shows(old_pki.server("rsa"))
     with openssl.serve(**request) as far, Watched(far.port) as between:
@@ -264,10 +268,11 @@ def test_we_greet_openssl(openssl: Commanded, old_pki: OldPKI, old_trust: OldTru
     assert seen.error is None
     assert seen.info.version is version
     assert far.connections[0].ok
+    matrix.passed("client", HELLO, version, "O")
 
 
 @pytest.mark.parametrize("version", OLD[:3], ids=lambda version: version.label)
-def test_we_greet_java(java: JSSE, old_pki: OldPKI, old_trust: OldTrust, version: Version) -> None:
+def test_we_greet_java(java: JSSE, old_pki: OldPKI, old_trust: OldTrust, version: Version, matrix: Matrix) -> None:
     config = ClientConfig(server_name="localhost", **{**HELLOS, "max_version": version})
     credential = old_pki.server("rsa")
     request = {"protocols": f"SSLv2Hello,{PROTOCOLS[version]}", "suites": "TLS_RSA_WITH_AES_128_CBC_SHA", "ca": old_pki.ca_file}
@@ -278,6 +283,7 @@ def test_we_greet_java(java: JSSE, old_pki: OldPKI, old_trust: OldTrust, version
     assert seen.error is None
     assert seen.info.version is version
     assert far.connections[0].ok
+    matrix.passed("client", HELLO, version, "J")
 
 
 def test_who_knows_better_speaks_better(openssl: Commanded, old_pki: OldPKI, old_trust: OldTrust, identity: Identity) -> None:
