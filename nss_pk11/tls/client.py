@@ -96,6 +96,10 @@ def _open_in_ssl2(link: Link, config: ClientConfig) -> Opening:
     link.client_version = config.max_version
     link.info.client_random = config.random(32)
     kinds = tuple(suite.kind or suite.code for suite in config.usable_suites())
+    if not kinds:
+        raise ConfigurationError(
+            "no enabled suite has all its mechanisms in present tokens", name="SSL_ERROR_NO_CIPHERS_SUPPORTED"
+        )
     if config.max_version >= V.ssl3:
         kinds += (EMPTY_RENEGOTIATION_INFO_SCSV, *((FALLBACK_SCSV,) if config.fallback else ()))
     session = config.session if _resumable12(config, None) else None
@@ -172,8 +176,9 @@ def _suites(config: ClientConfig, version: Version | None) -> tuple[int, ...]:
     usable = tuple(suite for suite in config.usable_suites() if not suite.kind)
     if version is not None:
         usable = tuple(suite for suite in usable if suite.min_version <= version <= suite.max_version)
-        if not usable:
-            raise ConfigurationError(f"no enabled suite fits {version.label}", name="SSL_ERROR_NO_CIPHERS_SUPPORTED")
+    if not usable:
+        why = f"fits {version.label}" if version is not None else "has all its mechanisms in present tokens"
+        raise ConfigurationError(f"no enabled suite {why}", name="SSL_ERROR_NO_CIPHERS_SUPPORTED")
     return tuple(suite.code for suite in usable)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import subprocess
@@ -15,10 +16,10 @@ import pk11_tokens
 import pytest
 from cryptography.exceptions import InvalidSignature
 from pk11_tokens import RunningSimulator, TokenControl
-from pk11_tokens.abi import CKF
+from pk11_tokens.abi import CKF, CKM, MECHANISM, MECHANISM_INFO
 
 from .conftest import CARD, KEY, Host, Refused, Signing, Start, refused, verify
-from .cryptoki import PIN
+from .cryptoki import PIN, SLOT
 
 DEADLINE = 10.0
 
@@ -28,6 +29,45 @@ def wait_until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < end, "it never came"
         time.sleep(0.005)
+
+
+# --- mechanisms ------------------------------------------------------------------------------------------------------
+
+
+def listed(host: Host) -> list[int]:
+    count = ctypes.c_ulong(200)
+    numbers = (ctypes.c_ulong * 200)()
+    assert host.module.C_GetMechanismList(SLOT, numbers, ctypes.byref(count)) == "CKR_OK"
+    return list(numbers[: count.value])
+
+
+def test_a_token_offers_exactly_what_it_is_told(card: TokenControl, host: Host, sign: Signing) -> None:
+    """Also what it cannot do, in its list only; keys are of no use without their mechanism."""
+    before = card.mechanisms()
+    assert "CKM_ECDSA" in before
+    card.offer("CKM_RC4", "CKM_SHA256", "CKM_RC4")
+    assert card.mechanisms() == ("CKM_RC4", "CKM_SHA256")
+    assert listed(host) == [CKM.RC4, CKM.SHA256]
+    room = ctypes.create_string_buffer(MECHANISM_INFO.size)
+    assert host.module.C_GetMechanismInfo(SLOT, CKM.RC4, room) == "CKR_OK"
+    assert MECHANISM_INFO.unpack(room.raw) == (0, 0, CKF.HW)
+    with refused("CKR_MECHANISM_INVALID"):
+        sign()
+    assert host.module.C_GetMechanismInfo(SLOT, CKM.ECDSA, room) == "CKR_MECHANISM_INVALID"
+    session = sign.session
+    assert host.module.C_DigestInit(session, MECHANISM.pack(CKM.RC4, 0, 0)) == "CKR_MECHANISM_INVALID"
+    assert host.module.C_DigestInit(session, MECHANISM.pack(CKM.SHA256, 0, 0)) == "CKR_OK"
+    card.offer(*before)
+    verify(card, sign())
+    card.offer()
+    assert listed(host) == []
+
+
+def test_no_token_is_told_to_offer_what_nobody_knows(card: TokenControl) -> None:
+    for name in ("CKM_NONSENSE", "RC4", "__class__"):
+        with pytest.raises(RuntimeError, match=f"{name} is no mechanism known here"):
+            card.offer("CKM_RC4", name)
+    assert "CKM_RC4" not in card.mechanisms()
 
 
 # --- hands -----------------------------------------------------------------------------------------------------------

@@ -136,3 +136,61 @@ def test_who_needs_no_tokens_does_not_pay_for_them(tmp_path: Path) -> None:
 def without_softhsm_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
     """What this process's SoftHSM reads is not theirs."""
     monkeypatch.delenv("SOFTHSM2_CONF", raising=False)
+
+
+GATED = """
+    import subprocess
+    import pytest
+
+    @pytest.mark.requires_mechanisms("CKM_RC4", "CKM_RSA_PKCS", key=[{"label": "www", "kind": "rsa2048"}])
+    def test_gated(gated_token):
+        command = ["pkcs11-tool", "--module", gated_token.module, "--list-mechanisms"]
+        offered = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        print("run", gated_token, gated_token.complete)
+        assert ("RC4" in offered) == (gated_token.missing != "CKM_RC4")
+        assert ("RSA-PKCS" in offered) == (gated_token.missing != "CKM_RSA_PKCS")
+        assert "AES" not in offered
+    """
+
+
+def test_a_marked_test_runs_with_all_mechanisms_and_without_each(tmp_path: Path, temporary_directory: str) -> None:
+    said = run_suite(tmp_path, GATED, PYTEST_ADDOPTS="-vv --strict-markers")
+    assert "3 passed" in said, said
+    assert [f"test_gated[{run}]" in said for run in ("all", "without CKM_RC4", "without CKM_RSA_PKCS")] == [True] * 3
+
+
+@pytest.mark.parametrize(
+    "line", ['@pytest.mark.requires_mechanisms("CKM_RC4")\n    def test_it(): pass', "def test_it(gated_token): pass"]
+)
+def test_the_marker_and_its_fixture_go_together(tmp_path: Path, temporary_directory: str, line: str) -> None:
+    said = run_suite(tmp_path, f"    import pytest\n\n    {line}\n")
+    assert "test_it: requires_mechanisms(name, …) and the fixture gated_token go together" in said, said
+    assert not said.startswith("0\n")
+
+
+def test_a_mechanism_that_is_not_known(tmp_path: Path, temporary_directory: str) -> None:
+    said = run_suite(tmp_path, GATED.replace("CKM_RC4", "CKM_RC44"))
+    assert "CKM_RC44 is no mechanism known here" in said, said
+
+
+def test_mechanisms_are_taken_and_given_back_in_mid_life(tmp_path: Path, temporary_directory: str) -> None:
+    said = run_suite(
+        tmp_path,
+        """
+        import pytest
+
+        @pytest.mark.requires_mechanisms("CKM_RC4", "CKM_MD5_HMAC")
+        def test_it(gated_token):
+            with pytest.raises(ValueError, match="CKM_AES_CBC is not required: CKM_RC4, CKM_MD5_HMAC"):
+                gated_token.take("CKM_AES_CBC")
+            gated_token.remove()
+            gated_token.take("CKM_RC4")
+            assert (gated_token.missing, gated_token.token.mechanisms()) == ("CKM_RC4", ("CKM_MD5_HMAC",))
+            gated_token.remove()
+            gated_token.give_back()
+            assert gated_token.complete
+            assert gated_token.token.mechanisms() == gated_token.required == ("CKM_RC4", "CKM_MD5_HMAC")
+            assert gated_token.token.status().present
+        """,
+    )
+    assert "3 passed" in said, said
