@@ -32,6 +32,7 @@ T = TypeVar("T")
 PR_AF_UNSPEC, PR_AF_LOCAL, PR_AF_INET, PR_AF_INET6 = 0, socket.AF_UNIX.value, socket.AF_INET.value, socket.AF_INET6.value
 
 READ, WRITE = select.POLLIN, select.POLLOUT
+LONGEST_WAIT = 500.0  # milliseconds
 
 
 @dataclass
@@ -211,14 +212,19 @@ class SocketLayer(Layer):
         return self
 
     def wait(self, events: int, deadline: Deadline) -> None:
-        """Until one of `events`.  Raises NSPRError: PR_IO_TIMEOUT_ERROR; PR_BAD_DESCRIPTOR_ERROR once it is closed."""
-        poll = select.poll()
-        number = self.sock.fileno()
-        if number < 0:
-            raise NSPRError("the descriptor is closed", name="PR_BAD_DESCRIPTOR_ERROR")
-        poll.register(number, events)
-        if not poll.poll(deadline.left()):
-            raise NSPRError("timed out", name="PR_IO_TIMEOUT_ERROR")
+        """Until one of `events`.  Raises NSPRError: PR_IO_TIMEOUT_ERROR; PR_BAD_DESCRIPTOR_ERROR once it is closed, if need be by
+        another thread, which wakes nobody: so it looks up now and then."""
+        while True:
+            poll = select.poll()
+            number = self.sock.fileno()
+            if number < 0:
+                raise NSPRError("the descriptor is closed", name="PR_BAD_DESCRIPTOR_ERROR")
+            poll.register(number, events)
+            left = deadline.left()
+            if poll.poll(LONGEST_WAIT if left is None else min(left, LONGEST_WAIT)):
+                return
+            if left is not None and left <= LONGEST_WAIT:
+                raise NSPRError("timed out", name="PR_IO_TIMEOUT_ERROR")
 
     # --- steps ---
 

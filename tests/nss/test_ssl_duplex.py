@@ -5,13 +5,14 @@ from __future__ import annotations
 import select
 import ssl as python_ssl
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from nss_pk11.errors import NSPRError
-from nss_pk11.nss import prio, ssl
+from nss_pk11.nss import prinrval, prio, ssl
 from nss_pk11.nss.prio import PR_POLL_READ, PR_POLL_WRITE, PRFileDesc, PRPollDesc
 
 from .ends import TICKS, TLS1_2, TLS1_3, Background, PythonServer, connected, nonblocking, read_exactly, server_context
@@ -141,3 +142,33 @@ def test_the_first_to_come_shakes_hands(files: Path) -> None:
             assert prio.PR_Send(fd, b"x", 0, TICKS) == 1
         assert reader.result == b"x"
         prio.PR_Close(fd)
+
+
+@pytest.mark.parametrize("timeout", [TICKS, prinrval.PR_INTERVAL_NO_TIMEOUT])
+def test_closing_ends_a_read(files: Path, timeout: int) -> None:
+    """Even where the peer says nothing more."""
+    over = threading.Event()
+    with PythonServer(server_context(files), lambda sock: over.wait(20)) as server:
+        fd = connected(server.port)
+        ssl.SSL_ForceHandshake(fd)
+        errors: list[str] = []
+        reading = threading.Event()
+
+        def read() -> None:
+            reading.set()
+            try:
+                prio.PR_Recv(fd, 1, 0, timeout)
+            except NSPRError as error:
+                errors.append(error.name)
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        assert reading.wait(5)
+        time.sleep(0.3)  # it waits by now; if not, that is found out all the same
+        prio.PR_Close(fd)
+        reader.join(5)
+        alive = reader.is_alive()
+        over.set()
+        reader.join(20)
+        assert not alive
+        assert errors == ["PR_BAD_DESCRIPTOR_ERROR"]
