@@ -160,6 +160,11 @@ class Connection(Layer):
             self._paused = operation
         except Exception as error:
             self.engine.fail(operation, error)
+        except BaseException as interruption:  # Ctrl-C while a callback runs: nobody will answer any more
+            with suppress(NSPRError):
+                self.engine.fail(operation, interruption)
+            self._send_what_fits()
+            raise
         else:
             self.engine.complete(operation, result)
 

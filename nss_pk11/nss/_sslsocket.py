@@ -154,6 +154,8 @@ class SSLLayer(Connection):
                 self.peer_chain = []
                 self.local_certificate = None
                 self.settings.forget()
+                if self.engine is not None and self.engine.error is not None:  # its frames hold what callbacks held
+                    self.engine.error.with_traceback(None)
             self.lower.close()
 
     def _say_goodbye(self) -> None:

@@ -12,7 +12,9 @@ import pytest
 
 from nss_pk11.errors import NSPRError
 from nss_pk11.nss import pk11pub, prerror, prio, ssl
+from nss_pk11.nss._state import state
 from nss_pk11.nss.prio import PRFileDesc
+from nss_pk11.nss.types import CERTCertificate
 from tests.db.tools import Tools
 
 from .ends import (
@@ -129,6 +131,35 @@ class TestAuthenticating:
             assert isinstance(caught.value.__cause__, ZeroDivisionError)
             prio.PR_Close(fd)
         assert "INTERNAL_ERROR" in alert_of(server)
+
+    def test_a_hook_that_is_interrupted(self, files: Path) -> None:
+        """Ctrl-C while it asks somebody: nobody will answer, so the handshake is over and does not wait for ever."""
+
+        def judge(arg: object, fd: PRFileDesc, checksig: bool, isServer: bool) -> None:
+            raise KeyboardInterrupt
+
+        with PythonServer(server_context(files), python_echo) as server:
+            fd = connected(server.port)
+            ssl.SSL_AuthCertificateHook(fd, judge, None)
+            with pytest.raises(KeyboardInterrupt):
+                ssl.SSL_ForceHandshake(fd)
+            with pytest.raises(NSPRError, match="SEC_ERROR_LIBRARY_FAILURE"):
+                prio.PR_Recv(fd, 1, 0, TICKS)
+            prio.PR_Close(fd)
+        assert "INTERNAL_ERROR" in alert_of(server)
+
+    def test_a_closed_socket_holds_no_certificate_that_a_hook_had(self, files: Path) -> None:
+        def judge(arg: object, fd: PRFileDesc, checksig: bool, isServer: bool) -> None:
+            cert = ssl.SSL_PeerCertificate(fd)
+            raise NSPRError(f"{cert} is bad", name="SEC_ERROR_REVOKED_CERTIFICATE")
+
+        with PythonServer(server_context(files), python_echo) as server:
+            fd = connected(server.port)
+            ssl.SSL_AuthCertificateHook(fd, judge, None)
+            with suppress(NSPRError):
+                ssl.SSL_ForceHandshake(fd)
+            prio.PR_Close(fd)
+        assert not [item for item in state.held() if isinstance(item, CERTCertificate)]
 
     def test_agreeing_leaves_the_last_error(self, files: Path) -> None:
         with PythonServer(server_context(files), python_echo) as server:
