@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from nss_pk11.certs import Trust
+from nss_pk11.errors import NSPRError
 from nss_pk11.net.blocking import TLSSocket
-from nss_pk11.net.executor import KeyExecutor
+from nss_pk11.net.executor import KeyExecutor, Unverified
 from nss_pk11.net.identity import load_identity
 from nss_pk11.slots import SlotManager
 from nss_pk11.tls.codepoints import Version
@@ -25,13 +26,12 @@ from nss_pk11.tls.suites import BY_NAME, FORTEZZA_SUITES, Suite
 from .peers import Task, socket_pair
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from pk11_tokens import RunningSimulator
 
     from nss_pk11.tls.config import Identity
     from nss_pk11.tls.events import ConnectionInfo
     from nss_pk11.tls.session import Session
+    from nss_pk11.tls.waits import Operation
 
     from ..support.pki import PKI
 
@@ -93,10 +93,9 @@ def shake_hands(
     *,
     sessions: Any = None,
     data: bytes = b"data" * 3,
-    record: Callable[[Any, Any], tuple[Any, Any]] = lambda ours, theirs: (ours, theirs),
 ) -> Outcome:
     """Over a pair of sockets, with data both ways.  Raises what the client raises, else what the server does."""
-    ours, theirs = record(*socket_pair())
+    ours, theirs = socket_pair()
     kept: list[Session] = []
 
     def serve() -> ConnectionInfo:
@@ -127,6 +126,57 @@ def shake_hands(
         task.join()
         raise
     return Outcome(task.wait(), info, kept[-1] if kept else None)
+
+
+class Pair:
+    """Both engines in this thread: the test stands between them.  `sent`: what went over the wire, and whether it was the
+    client's; `more`: settings of the server."""
+
+    def __init__(self, server: Holder, client: Holder, suite: Suite = CBC, version: Version = Version.ssl3, **more: Any) -> None:
+        self.executor = KeyExecutor(trust=Unverified())
+        self.sent: list[tuple[bool, bytes]] = []
+        both: dict[str, Any] = {"suite": suite, "version": version}
+        self.server = Engine.server(config(ServerConfig, server.kea, **both, **more))
+        self.client = Engine.client(config(ClientConfig, client.kea, client.dsa, server_name="localhost", **both))
+        self.client.start()
+
+    def pass_on(self, engine: Engine) -> None:
+        """What the other has sent."""
+        other = self.server if engine is self.client else self.client
+        data = other.data_to_send()
+        if data:
+            self.sent.append((other is self.client, data))
+            engine.receive_data(data)
+
+    def run(self, engine: Engine, until: type[Operation] | None = None) -> Operation | None:
+        """Answers what the engine asks, but operations of `until`."""
+        while (operation := engine.pending) is not None:
+            if until is not None and isinstance(operation, until):
+                return operation
+            engine.events()
+            try:
+                result = self.executor.run(operation)
+            except NSPRError as error:
+                engine.fail(operation, error)
+            else:
+                engine.complete(operation, result)
+        return None
+
+    def until(self, kind: type[Operation]) -> tuple[Engine, Operation]:
+        """Whoever is first asked for such an operation."""
+        for _ in range(4):
+            for engine in (self.client, self.server):
+                self.pass_on(engine)
+                operation = self.run(engine, kind)
+                if operation is not None:
+                    return engine, operation
+        raise AssertionError("nobody asked")
+
+    def finish(self) -> None:
+        for _ in range(4):
+            for engine in (self.server, self.client):
+                self.pass_on(engine)
+                self.run(engine)
 
 
 ALL = [(version, suite) for version in (Version.ssl3, Version.tls1_0) for suite in FORTEZZA_SUITES]

@@ -9,7 +9,7 @@ import pytest
 from nss_pk11.certs import Trust
 from nss_pk11.errors import AlertReceived, HandshakeFailure, NSPRError, TokenError
 from nss_pk11.net.blocking import TLSSocket
-from nss_pk11.net.executor import KeyExecutor, Unverified
+from nss_pk11.net.executor import KeyExecutor
 from nss_pk11.net.identity import load_identity
 from nss_pk11.sessions import ServerCache
 from nss_pk11.slots import SlotManager
@@ -20,7 +20,7 @@ from nss_pk11.tls.suites import BY_NAME, FORTEZZA_SUITES
 from nss_pk11.tls.waits import KeaInitiate, KeaRespond, Operation, Sign
 
 from ..support.softhsm import PIN as SOFTHSM_PIN
-from .fortezza import ALL, CBC, RC4, Holder, card, config, shake_hands
+from .fortezza import ALL, CBC, RC4, Holder, Pair, card, config, shake_hands
 from .hsms import wait_until
 from .peers import running
 
@@ -183,50 +183,6 @@ def test_a_client_without_a_card_of_its_own(server: Holder, trust: Trust) -> Non
     with pytest.raises(HandshakeFailure) as raised:
         shake_hands(trust, config(ServerConfig, server.kea), config(ClientConfig, server_name="localhost"))
     assert raised.value.name == "SSL_ERROR_FORTEZZA_PQG"
-
-
-class Pair:
-    """Both engines in this thread: the test stands between them."""
-
-    def __init__(self, server: Holder, client: Holder, **more: Any) -> None:
-        self.executor = KeyExecutor(trust=Unverified())
-        self.server = Engine.server(config(ServerConfig, server.kea, **more))
-        self.client = Engine.client(config(ClientConfig, client.kea, client.dsa, server_name="localhost"))
-        self.client.start()
-
-    def run(self, engine: Engine, until: type[Operation] | None = None) -> Operation | None:
-        """Answers what the engine asks, but operations of `until`."""
-        while (operation := engine.pending) is not None:
-            if until is not None and isinstance(operation, until):
-                return operation
-            engine.events()
-            try:
-                result = self.executor.run(operation)
-            except NSPRError as error:
-                engine.fail(operation, error)
-            else:
-                engine.complete(operation, result)
-        return None
-
-    def until(self, kind: type[Operation]) -> tuple[Engine, Operation]:
-        """Whoever is first asked for such an operation."""
-        for _ in range(4):
-            for engine, other in ((self.client, self.server), (self.server, self.client)):
-                data = other.data_to_send()
-                if data:
-                    engine.receive_data(data)
-                operation = self.run(engine, kind)
-                if operation is not None:
-                    return engine, operation
-        raise AssertionError("nobody asked")
-
-    def finish(self) -> None:
-        for _ in range(4):
-            for engine, other in ((self.server, self.client), (self.client, self.server)):
-                data = other.data_to_send()
-                if data:
-                    engine.receive_data(data)
-                self.run(engine)
 
 
 FIELDS = {
