@@ -26,7 +26,7 @@ from .types import PK11SlotInfo
 
 if TYPE_CHECKING:
     from ..tls.codepoints import Group
-    from ..tls.config import Identity, Tickets
+    from ..tls.config import ClientAuth, Identity, Tickets
     from ..tls.session import Session
     from ..tls.suites import Suite
     from ._settings import Settings
@@ -84,13 +84,14 @@ def server_config(settings: Settings, first: bool, session_ids: bool, tickets: T
         )
     if settings.no_cache or not settings.on(o.SSL_ENABLE_SESSION_TICKETS):
         tickets = None
-    made: ServerConfig = settings.remember(("server", first, tickets), lambda: _server(settings, first, tickets))
+    client_auth = _client_auth(settings, first)
+    made: ServerConfig = settings.remember(("server", client_auth, tickets), lambda: _server(settings, client_auth, tickets))
     if not made.usable_suites():  # as it was when it was made
         raise NSPRError("no present token offers what a suite needs", name="SSL_ERROR_NO_CIPHERS_SUPPORTED")
     return made
 
 
-def _server(settings: Settings, first: bool, tickets: Tickets | None) -> ServerConfig:
+def _server(settings: Settings, client_auth: ClientAuth, tickets: Tickets | None) -> ServerConfig:
     served = identities(settings)
     if os.environ.get(SHARES_KEYS):
         served = tuple(replace(identity, shared_with_ssl2=True) for identity in served)
@@ -100,7 +101,6 @@ def _server(settings: Settings, first: bool, tickets: Tickets | None) -> ServerC
     common["suites"] = _served(common["suites"], served)
     if not common["suites"]:
         raise NSPRError("no certificate of this server fits a suite that is on", name="SSL_ERROR_NO_CIPHERS_SUPPORTED")
-    client_auth = _client_auth(settings, first)
     made: ServerConfig = _made(
         ServerConfig,
         **common,
@@ -188,8 +188,6 @@ def _served(suites: Iterable[Suite], served: tuple[Identity, ...]) -> tuple[Suit
             found |= {"rsa", "rsa_export"}
         if identity.kea:
             found.add("fortezza")
-        if identity.kea:
-            found.add("fortezza")
         if any(allowed_in(scheme, Version.tls1_3) for scheme in identity.schemes):
             found.add("any")
         if any(scheme.name.startswith("rsa") for scheme in identity.schemes):
@@ -210,7 +208,7 @@ _KEY_EXCHANGES = {
 }
 
 
-def _client_auth(settings: Settings, first: bool) -> Literal["none", "request", "require"]:
+def _client_auth(settings: Settings, first: bool) -> ClientAuth:
     if not settings.on(o.SSL_REQUEST_CERTIFICATE):
         return "none"
     required = settings.options[o.SSL_REQUIRE_CERTIFICATE]
