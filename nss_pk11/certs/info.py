@@ -116,7 +116,8 @@ def key_name(certificate: x509.Certificate) -> str:
     try:
         key = certificate.public_key()
     except PARSE_ERRORS:
-        return f"unknown ({certificate.public_key_algorithm_oid.dotted_string})"
+        number = certificate.public_key_algorithm_oid.dotted_string
+        return "KEA 1024" if number == "2.16.840.1.101.2.1.1.22" else f"unknown ({number})"  # FORTEZZA's have one size
     if isinstance(key, ec.EllipticCurvePublicKey):
         return f"EC {_CURVES.get(key.curve.name, key.curve.name)}"
     if isinstance(key, (rsa.RSAPublicKey, dsa.DSAPublicKey)):
