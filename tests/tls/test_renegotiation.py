@@ -426,6 +426,19 @@ def test_another_certificate_of_the_server(engine_pki: PKI) -> None:
     broken(client, server, Alert.bad_certificate, "SSL_ERROR_BAD_CERTIFICATE")
 
 
+@BY
+def test_a_peer_that_forgets_the_extended_master_secret(engine_pki: PKI, by: str) -> None:
+    """OpenSSL refuses that too."""
+    ends = server, client = pair(engine_pki)
+    theirs, ours = ends if by == "server" else (client, server)
+    theirs.engine.use(replace(theirs.engine.config, extended_master_secret=False))
+    client.engine.renegotiate()
+    exchange(server, client)
+    assert ours.error is not None
+    assert ours.error.name == "SSL_ERROR_MISSING_EXTENDED_MASTER_SECRET"
+    assert theirs.alert == Alert.handshake_failure
+
+
 def test_a_session_of_another_server(engine_pki: PKI) -> None:
     keys = TicketKeys()
     _, elsewhere = pair(engine_pki, {"tickets": keys, "identities": (drive.identity(engine_pki.server("p256")),)})

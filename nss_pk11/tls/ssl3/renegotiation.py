@@ -21,7 +21,7 @@ from ...errors import (
 )
 from ..codepoints import C, H, V, X
 from ..config import ClientConfig, Config, ServerConfig
-from ..link import Link, Steps
+from ..link import Agreed, Link, Steps
 from ..messages import extensions as ext
 from ..messages import tls12
 from ..messages.hello import ClientHello, ServerHello
@@ -149,8 +149,18 @@ def check_client_hello(link: Link, config: ServerConfig, hello: ClientHello) -> 
     else:
         if signalled:
             raise HandshakeFailure("client renegotiates as if for the first time", name=_WRONG)
+        _keep_extended_master_secret(link.previous, X.extended_master_secret in hello.extensions)
         expected = link.client_finished if link.secure_renegotiation else None
     _check(theirs, expected)
+
+
+def _keep_extended_master_secret(previous: Agreed, kept: bool) -> None:
+    """A peer that has shown that it knows it does not forget it: a handshake without can be had from two sides (RFC 7627 section
+    1), and whoever is between them would like that better."""
+    if previous.info.extended_master_secret and not kept:
+        raise HandshakeFailure(
+            "peer renegotiates without the extended master secret", name="SSL_ERROR_MISSING_EXTENDED_MASTER_SECRET"
+        )
 
 
 def answer(link: Link) -> bytes | None:
@@ -175,6 +185,8 @@ def check_server_hello(link: Link, config: ClientConfig, hello: ServerHello) -> 
     else:
         if hello.version != link.info.version:
             raise IllegalParameter("server renegotiates another version", name="SSL_ERROR_RX_MALFORMED_SERVER_HELLO")
+        if config.extended_master_secret:
+            _keep_extended_master_secret(link.previous, X.extended_master_secret in hello.extensions)
         expected = link.client_finished + link.server_finished if link.secure_renegotiation else None
     _check(theirs, expected)
 
