@@ -25,6 +25,7 @@ from .waits import NO_RENEGOTIATION, SSL2_MESSAGE, Receive, Ssl2Message
 
 def connect(link: Link, config: ClientConfig) -> Flow:
     """The whole life of a client connection."""
+    config = config.at_start()
     opening = _open(link, config)
     raw = yield Receive(H.server_hello, SSL2_MESSAGE)
     if isinstance(raw, Ssl2Message):

@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Hashable, Iterable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeVar
 
 from ..errors import ConfigurationError
 from .codepoints import CertificateCompression, Group, SignatureScheme, Version
@@ -178,6 +178,21 @@ class Config:
             and suite.min_version <= self.max_version
             and (offered is None or suite.mechanisms <= offered)
         )
+
+    def at_start(self) -> Self:
+        """For a handshake that begins now: itself, or the same without the newest or oldest versions whose suites all lack a
+        mechanism, as whoever offered such a version would be taken at its word and then fail."""
+        usable = self.usable_suites()
+        oldest, newest = self.remember(("versions", usable), lambda: self._versions_of(usable))
+        if (oldest, newest) == (self.min_version, self.max_version):
+            return self
+        return replace(self, min_version=oldest, max_version=newest)
+
+    def _versions_of(self, usable: tuple[Suite, ...]) -> tuple[Version, Version]:
+        if not usable:
+            return self.min_version, self.max_version
+        oldest, newest = min(suite.min_version for suite in usable), max(suite.max_version for suite in usable)
+        return max(self.min_version, oldest), min(self.max_version, newest)
 
     def remember(self, question: Hashable, answer: Callable[[], T]) -> T:
         """`answer()`, or what it was last time.  Thousands of clients offer the same, and what follows from an offer is a

@@ -22,6 +22,7 @@ def accept(link: Link, config: ServerConfig) -> Flow:
     """The whole life of a server connection."""
     link.records.hears_ssl2 = config.v2_hello or config.min_version == V.ssl2
     raw = yield Receive(H.client_hello, SSL2_MESSAGE)
+    config = config.at_start()
     hello: ClientHello
     if isinstance(raw, Ssl2Message):
         greeting = ssl2.ClientHello.decode(raw)

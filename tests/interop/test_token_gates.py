@@ -179,6 +179,11 @@ CASES = (
     Case("AES128-SHA", "CKM_RSA_PKCS", "ECDHE-RSA-AES128-SHA"),
     Case("AES128-CCM", "CKM_AES_CCM", "AES128-SHA"),
 )
+# With the last suite of a version goes the version.
+OTHER_VERSIONS = (
+    Case("TLS_CHACHA20_POLY1305_SHA256", "CKM_CHACHA20_POLY1305", "ECDHE-RSA-AES128-GCM-SHA256"),
+    Case("TLS_AES_128_GCM_SHA256", "CKM_AES_GCM", "AES128-SHA256"),
+)
 each_case = pytest.mark.parametrize("case", CASES, ids=str)
 
 
@@ -265,6 +270,37 @@ def test_our_client_offers_another_suite_while_the_token_is_out(
         assert error.name == "SSL_ERROR_NO_CIPHERS_SUPPORTED"
         card.put_in()
         assert negotiated(alone) == case.suites[0].name
+
+
+@pytest.mark.parametrize("case", OTHER_VERSIONS, ids=str)
+def test_with_the_last_suite_of_a_version_goes_the_version(
+    simulated_tokens: Callable[..., RunningSimulator],
+    server_keys: Keyring,
+    foreign: ServerPool,
+    pki: PKI,
+    trust: Trust,
+    case: Case,
+) -> None:
+    """Both ways: nobody offers or takes TLS 1.3 and then has no suite for it."""
+    theirs = foreign("openssl", Want(credential=pki.server("rsa"), all_suites=True))
+    with (
+        card_for(case, simulated_tokens([{"label": "gated"}])) as card,
+        OurServer(serving(case, card, server_keys, *case.suites)) as server,
+    ):
+        config = ClientConfig(server_name="localhost", suites=case.suites, mechanisms=card.manager.mechanisms)
+
+        def negotiated() -> list[tuple[str, str]]:
+            result, seen = s_client(server.port, Want(ca=pki.ca_file)), connect(theirs.port, config, trust=trust)
+            assert result.ok, result
+            assert seen.error is None, theirs.output
+            return [(result.version, result.suite), (seen.version, seen.suite)]
+
+        first, second = case.suites
+        assert negotiated() == 2 * [("TLSv1.3", first.name)]
+        card.pull()
+        assert negotiated() == 2 * [("TLSv1.2", second.name)]
+        card.put_in()
+        assert negotiated() == 2 * [("TLSv1.3", first.name)]
 
 
 @each_case
