@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
 import threading
 from contextlib import suppress
@@ -28,6 +29,8 @@ def file(path: str) -> PRFileDesc:
 
 def _fed_from(number: int) -> PRFileDesc:
     there, here = PR_NewTCPSocketPair()
+    if stat.S_ISREG(os.fstat(number).st_mode):  # ready at once, as PR_Poll has it for files
+        PR_Send(here, os.read(number, CHUNK))
     # A daemon: nobody can call back who waits for a terminal.
     threading.Thread(target=_pass_on, args=(number, here), name="tstclnt input", daemon=True).start()
     return there

@@ -21,11 +21,10 @@ from ...nss.prio import (
 from ...nss.prnetdb import PR_EnumerateAddrInfo, PR_GetAddrInfoByName
 from ...nss.ssl import (
     SSL_CipherPrefSetDefault,
+    SSL_GetCipherSuiteInfo,
     SSL_GetImplementedCiphers,
-    SSL_VersionRangeGetSupported,
-    SSLProtocolVariant,
 )
-from ...nss.sslproto import SSL_IS_SSL2_CIPHER, SSL_LIBRARY_VERSION_2
+from ...nss.sslproto import SSL_IS_SSL2_CIPHER
 from .report import Fatal, step
 
 _FAMILIES = {"4": PR_AF_INET, "6": PR_AF_INET6}
@@ -59,10 +58,9 @@ def only_suites(wanted: Collection[int]) -> None:
 
 
 def known(suites: Iterable[int]) -> None:
-    """Raises NSPRError (SSL_ERROR_UNKNOWN_CIPHER_SUITE) for suites of SSL 2.0, while that is not spoken."""
-    spoken = SSL_VersionRangeGetSupported(SSLProtocolVariant.ssl_variant_stream).min
+    """Raises NSPRError (SSL_ERROR_UNKNOWN_CIPHER_SUITE) for suites of SSL 2.0, that are none."""
     for suite in suites:
-        if SSL_IS_SSL2_CIPHER(suite) and spoken > SSL_LIBRARY_VERSION_2:
+        if SSL_IS_SSL2_CIPHER(suite) and suite not in SSL_GetImplementedCiphers():
             raise NSPRError(f"there is no suite {suite:#06x}", name="SSL_ERROR_UNKNOWN_CIPHER_SUITE")
 
 
@@ -96,3 +94,10 @@ def _listen(address: PRNetAddr, threads: int) -> PRFileDesc:
         PR_Close(fd)
         raise
     return fd
+
+
+def usual_suites() -> None:
+    """Switch on what later NSS has on by itself, and 3.10 had not: AES in every shape."""
+    for suite in SSL_GetImplementedCiphers():
+        if not SSL_IS_SSL2_CIPHER(suite) and SSL_GetCipherSuiteInfo(suite).symCipherName.startswith("AES"):
+            SSL_CipherPrefSetDefault(suite, True)

@@ -54,9 +54,12 @@ def channel(program: str, fd: PRFileDesc, *, master_secret: bool = False, scheme
     say("\n".join(lines))
 
 
+_SCHEMES = {scheme.value: scheme.name.removeprefix("ssl_sig_") for scheme in SSLSignatureScheme}
+
+
 def scheme_name(scheme: int) -> str:
-    """As SECU_SignatureSchemeName: the names of `-J`; "none" where nobody signed."""
-    return SSLSignatureScheme(scheme).name.removeprefix("ssl_sig_") if scheme else "none"
+    """As SECU_SignatureSchemeName: the names of `-J`, "none" where nobody signed; RSA had no number before TLS 1.2."""
+    return _SCHEMES.get(scheme, "RSA PKCS#1 SHA1+MD5")
 
 
 def names(certificate: CERTCertificate | None, program: str = "") -> None:

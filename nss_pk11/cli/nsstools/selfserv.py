@@ -30,7 +30,7 @@ from ...nss.ssl import (
     SSLVersionRange,
 )
 from . import children, words
-from .hosts import listen, only_suites
+from .hosts import listen, only_suites, usual_suites
 from .passwords import Passwords, module_password
 from .report import Fatal, complain, print_error, say, step
 from .serving import Certificate, Server
@@ -384,6 +384,8 @@ def _certificates(settings: Settings) -> list[Certificate]:
 def _serve(settings: Settings, listener: PRFileDesc) -> int:
     if settings.suites:
         _choose_suites(settings.suites)
+    else:
+        usual_suites()
     server = Server(settings, _certificates(settings))
     server.run(listener)
     print_statistics()

@@ -65,7 +65,7 @@ from ...nss.ssl import (
     SSLVersionRange,
 )
 from . import report, words
-from .hosts import look_up, only_suites
+from .hosts import look_up, only_suites, usual_suites
 from .identity import Identity
 from .passwords import Passwords, module_password
 from .report import say, warn
@@ -93,8 +93,7 @@ Usage: {PROGRAM} [-n nickname] [-p port] [-d dbdir] [-c connections]
  -a name to ask for by SNI, in place of the host's                   -n client's certificate, or none
  -J signature schemes       -g, -z, -s, -U: not done here, or mean nothing
  -f send a file while reading (full duplex)
- -C letters or :XXXX, as selfserv's -c
-Example: {PROGRAM} -q -d sql:db -p 8443 -c 100 -t 4 -o localhost"""
+ -C letters or :XXXX, as selfserv's -c"""
 
 
 @dataclass
@@ -435,6 +434,8 @@ def _run(settings: Settings) -> int:
     try:
         if settings.suites:
             _choose_suites(settings.suites)
+        else:
+            usual_suites()
         address = look_up(settings.host, settings.port, settings.families)
         client = Client(settings)
         client.run(address)

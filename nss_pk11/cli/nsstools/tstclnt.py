@@ -37,7 +37,7 @@ from ...nss.ssl import (
     SSLVersionRange,
 )
 from . import feeding, words
-from .hosts import look_up, no_suites
+from .hosts import look_up, no_suites, usual_suites
 from .passwords import Passwords, module_password
 from .report import print_error, say
 from .talking import Connection
@@ -290,7 +290,9 @@ def _run(settings: Settings) -> int:
         print_error(PROGRAM, "failed to initialize NSS" if settings.no_database else "unable to open cert database", error)
         return 1
     NSS_SetDomesticPolicy()
-    if settings.suites is not None:
+    if settings.suites is None:
+        usual_suites()
+    else:
         no_suites()
     interval = _interval()
     standard_input = feeding.standard_input() if settings.request_file is None else None
