@@ -6,8 +6,8 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from .watched import Publish, Scraped, watched
 
 if TYPE_CHECKING:
     from ..net.connection import Application, Connection
+    from ..net.server import Server
     from ..net.workers import Worker
     from ..pins import PinProvider
     from ..sessions import SharedServerCache
@@ -309,14 +310,9 @@ def serve_here(
                 drain_when_closed=worker.parent if worker is not None else None,
             )
             watch.server(server)
-            numbers = (signal.SIGTERM,) if worker is not None else (signal.SIGTERM, signal.SIGINT)
-            before = {number: signal.signal(number, lambda n, _: _drain(server, n)) for number in numbers}
-            try:
+            with _drained_by((signal.SIGTERM,) if worker is not None else (signal.SIGTERM, signal.SIGINT), server):
                 ready()
                 server.run()
-            finally:
-                for number, handler in before.items():
-                    signal.signal(number, handler)
 
 
 def tell(event: SlotEvent) -> None:
@@ -325,7 +321,18 @@ def tell(event: SlotEvent) -> None:
         note(f'token "{event.token.label}" (serial {event.token.serial}) was {event.kind}, slot "{event.slot.description}"')
 
 
-def _drain(server: Any, number: int) -> None:
+@contextmanager
+def _drained_by(numbers: Iterable[int], server: Server) -> Iterator[None]:
+    """Signals that tell the server to finish; whoever had them before has them again afterwards."""
+    before = {number: signal.signal(number, lambda n, _: _drain(server, n)) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _drain(server: Server, number: int) -> None:
     signal.signal(number, signal.SIG_DFL)  # whoever asks twice does not want to wait
     server.drain()
 
