@@ -231,16 +231,24 @@ def SSL_VersionRangeSet(fd: PRFileDesc, vrange: tuple[int, int]) -> None:
     """Of a socket: the oldest and newest version, SSL_LIBRARY_VERSION_ numbers (ssl.h).
 
     SSL_ENABLE_SSL3 and SSL_ENABLE_TLS tell afterwards what it covers.  Raises NSPRError: SSL_ERROR_INVALID_VERSION_RANGE,
-    PR_BAD_DESCRIPTOR_ERROR.  Differs: SSL 3.0 and TLS 1.3 may be on together, which later NSS refuses.
+    PR_BAD_DESCRIPTOR_ERROR.  Differs: SSL 3.0 and TLS 1.3 may be on together, which later NSS refuses; SSL_LIBRARY_VERSION_2 as
+    the oldest switches SSL_ENABLE_SSL2 on, and is no part of the range.
     """
     _set_range(settings_of(fd), vrange)
 
 
 def _set_range(settings: Settings, vrange: tuple[int, int]) -> None:
     low, high = vrange
-    if not ALL_VERSIONS.min <= low <= high <= ALL_VERSIONS.max:
-        raise NSPRError(f"no range of versions: {low:#06x} to {high:#06x}", name="SSL_ERROR_INVALID_VERSION_RANGE")
-    settings.version_range = SSLVersionRange(low, high)
+    ssl2 = low == Version.ssl2
+    if ssl2 and high == Version.ssl2:
+        found = NO_VERSION
+    else:
+        found = SSLVersionRange(ALL_VERSIONS.min if ssl2 else low, high)
+        if not ALL_VERSIONS.min <= found.min <= high <= ALL_VERSIONS.max:
+            raise NSPRError(f"no range of versions: {low:#06x} to {high:#06x}", name="SSL_ERROR_INVALID_VERSION_RANGE")
+    if ssl2:
+        settings.options.update({o.SSL_ENABLE_SSL2: 1, o.SSL_V2_COMPATIBLE_HELLO: 1})
+    settings.version_range = found
     settings.changed()
 
 

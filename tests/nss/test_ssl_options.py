@@ -271,7 +271,7 @@ def test_a_default_range_is_for_sockets_that_come_later(fd: PRFileDesc) -> None:
     "vrange",
     [
         (SSL_LIBRARY_VERSION_TLS_1_2, SSL_LIBRARY_VERSION_TLS_1_1),
-        (2, SSL_LIBRARY_VERSION_TLS_1_1),
+        (1, SSL_LIBRARY_VERSION_TLS_1_1),
         (SSL_LIBRARY_VERSION_TLS_1_2, 0x0305),
         (SSL_LIBRARY_VERSION_NONE, SSL_LIBRARY_VERSION_NONE),
     ],
