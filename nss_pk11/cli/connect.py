@@ -23,7 +23,7 @@ from .output import NETWORK, Failure, Text, emit_json, note
 from .tls_options import Address, key_log, negotiation, negotiation_options, parse_address
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from ..net.blocking import TLSSocket
     from ..net.executor import Verifier
@@ -119,12 +119,13 @@ def connect(
     if nickname is not None and (database is None or identity is not None):
         raise click.UsageError("--nickname needs a database, -d DIR, and is instead of --identity")
     where = parse_address(address, 443)
-    with _credentials(identity, nickname, chain, modules, pin, database, ca) as (identities, trust):
+    with _credentials(identity, nickname, chain, modules, pin, database, ca) as (identities, trust, mechanisms):
         verdict = Verdict(trust, strict=not no_verify)
         config = ClientConfig(
             server_name=servername if servername is not None else where.host,
             session=_load_session(session_file),
             identities=identities,
+            mechanisms=mechanisms,
             keylog=key_log(keylog) if keylog else None,
             **negotiation(**wanted),
         )
@@ -140,13 +141,14 @@ def _credentials(
     pin: PinProvider | None,
     database: str | None,
     ca: str | None,
-) -> Iterator[tuple[tuple[Identity, ...], Verifier]]:
-    """Our own identities, and whom to trust: the file `ca`, else the database, else the system's roots."""
+) -> Iterator[tuple[tuple[Identity, ...], Verifier, Callable[[], frozenset[str]] | None]]:
+    """Our own identities; whom to trust: the file `ca`, else the database, else the system's roots; and what answers which
+    mechanisms present tokens offer, where there may be tokens."""
     from ..certs import Trust
 
     given: Verifier | None = Trust.from_file(ca) if ca else None
     if source is None and database is None:
-        yield (), given or Trust.system()
+        yield (), given or Trust.system(), None
         return
     from ..net.identity import load_identity
     from .nicknames import load_nickname
@@ -155,7 +157,8 @@ def _credentials(
     with open_manager(modules, source, pin=pin, database=database, roots=given is None) as manager:
         identities = [load_identity(manager, source, chain=chain)] if source is not None else []
         identities += [load_nickname(manager, nickname)] if nickname is not None else []
-        yield tuple(identities), given or (Trust.system() if database is None else trust_of(manager))
+        trust = given or (Trust.system() if database is None else trust_of(manager))
+        yield tuple(identities), trust, manager.mechanisms
 
 
 def _converse(
