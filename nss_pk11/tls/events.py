@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from .codepoints import Group, SignatureScheme, Version
 from .config import Identity
@@ -66,10 +66,10 @@ class NewSession:
 
 @dataclass(frozen=True, slots=True)
 class StoreSession:
-    """Server: keep `state` under `session_id` (RFC 5246 section 7.3)."""
+    """Server: keep `state` under `session_id` (RFC 5246 section 7.3).  It is secret, and no repr shows it."""
 
     session_id: bytes
-    state: bytes
+    state: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,13 +36,16 @@ Steps = Generator[Wait, Any, T]
 
 
 class Agreed(NamedTuple):
-    """What a handshake agreed: its `info`, and what exporters and channel bindings are made of."""
+    """What a handshake agreed: its `info`, and what exporters and channel bindings are made of.  No repr shows the secret."""
 
     info: ConnectionInfo
     exporter_secret: bytes  # TLS 1.3: exporter_master_secret; before: the master secret
     randoms: bytes  # before TLS 1.3: client_random + server_random
     client_finished: bytes  # before TLS 1.3: verify_data
     server_finished: bytes
+
+    def __repr__(self) -> str:
+        return f"Agreed(info={self.info!r})"
 
 
 class Link:

@@ -7,8 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from nss_pk11.tls.codepoints import Version
+from nss_pk11.tls.events import ConnectionInfo, StoreSession
+from nss_pk11.tls.link import Agreed
+from nss_pk11.tls.session import Session
 from nss_pk11.tls.ssl3.prf import prf
 from nss_pk11.tls.ssl3.rsa import select_premaster
+from nss_pk11.tls.ssl3.secrets import Secrets
+from nss_pk11.tls.suites import BY_NAME
 
 VECTORS = json.loads((Path(__file__).resolve().parents[2] / "fixtures" / "tls12-prf.json").read_text("utf-8"))["vectors"]
 FALLBACK = bytes(range(200, 248))
@@ -43,3 +49,15 @@ def test_unfit_premaster_is_replaced(plaintext: bytes | None) -> None:
 def test_fit_premaster_is_taken() -> None:
     premaster = b"\x03\x03" + bytes(range(46))
     assert select_premaster(premaster, FALLBACK, b"\x03\x03") == premaster
+
+
+def test_no_repr_shows_a_secret() -> None:
+    """What a debugger, a log or an assertion prints."""
+    secret = b"master of the house"
+    for item in (
+        StoreSession(b"id", secret),
+        Agreed(ConnectionInfo(), secret, b"", b"", b""),
+        Session(Version.tls1_2, 0xC02F, secret, 0.0, 60),
+        Secrets(BY_NAME["AES128-SHA"], Version.tls1_0, secret, b"", b""),
+    ):
+        assert "master" not in repr(item).replace("extended_master_secret", "")
