@@ -212,19 +212,19 @@ class SocketLayer(Layer):
         return self
 
     def wait(self, events: int, deadline: Deadline) -> None:
-        """Until one of `events`.  Raises NSPRError: PR_IO_TIMEOUT_ERROR; PR_BAD_DESCRIPTOR_ERROR once it is closed, if need be by
-        another thread, which wakes nobody: so it looks up now and then."""
-        while True:
+        """Until one of `events`, or for a while: another thread may have closed the descriptor, or have read what this one waits
+        for, and neither wakes who polls.  Raises NSPRError: PR_IO_TIMEOUT_ERROR, PR_BAD_DESCRIPTOR_ERROR."""
+        number = self.sock.fileno()
+        left = deadline.left()
+        if number >= 0:
             poll = select.poll()
-            number = self.sock.fileno()
-            if number < 0:
-                raise NSPRError("the descriptor is closed", name="PR_BAD_DESCRIPTOR_ERROR")
             poll.register(number, events)
-            left = deadline.left()
             if poll.poll(LONGEST_WAIT if left is None else min(left, LONGEST_WAIT)):
                 return
-            if left is not None and left <= LONGEST_WAIT:
-                raise NSPRError("timed out", name="PR_IO_TIMEOUT_ERROR")
+        if self.sock.fileno() < 0:
+            raise NSPRError("the descriptor is closed", name="PR_BAD_DESCRIPTOR_ERROR")
+        if left is not None and left <= LONGEST_WAIT:
+            raise NSPRError("timed out", name="PR_IO_TIMEOUT_ERROR")
 
     # --- steps ---
 
