@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 class KeyUse:
     """One attempt to sign or decrypt with one key on one token.
 
-    `time`: when it ended, seconds since 1970.  `purpose`: "sign" or "decrypt".  `mechanism`: CKM_ name, "" for a software key
-    without one.  `result`: "CKR_OK", the CKR_ name the token answered, or the NSS error's name where no token did.
+    `time`: when it ended, seconds since 1970.  `purpose`: "sign", "decrypt" or "agree" (KEA).  `mechanism`: CKM_ name, "" for a
+    software key without one.  `result`: "CKR_OK", the CKR_ name the token answered, or the NSS error's name where no token did.
     `queue_seconds`: waited for a thread; `token_seconds`: at work, waiting for a session of the token included.  `peer`: its
     socket address, () where none is known.
     """

@@ -68,6 +68,9 @@ class Responded(NamedTuple):
     write: CardCipher | None
     read: CardCipher | None
 
+    def __repr__(self) -> str:
+        return "<Responded>"  # nothing that holds a secret shows it
+
 
 class Offered(NamedTuple):
     """What a recipient got: the other's Y and R_a, and the rest as in `Initiated`."""
@@ -108,7 +111,7 @@ def respond(key: CardKey, own_random: bytes, offered: Offered, *, ciphers: bool,
 
     def once(place: Place, patient: bool) -> Responded:
         card = _Card(key, place)
-        tek, _ = card.derive(offered.public, offered.random, own_random)
+        tek, _ = card.derive(offered.public.rjust(PUBLIC_BYTES, b"\0"), offered.random, own_random)
         secret = card.decrypt(tek, offered.secret_iv, offered.secret)
         if not ciphers:
             return Responded(secret, None, None)

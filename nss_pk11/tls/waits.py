@@ -106,6 +106,9 @@ class KeaResponded(NamedTuple):
     write: TokenCipher | None
     read: TokenCipher | None
 
+    def __repr__(self) -> str:
+        return "<KeaResponded>"  # nothing that holds a secret shows it
+
 
 class KeaRespond(Operation):
     """A FORTEZZA server's part, with `identity.key`; result: KeaResponded.  `random`: r_s; `keys`: the client's message;
