@@ -11,7 +11,6 @@ from enum import IntEnum
 from asn1crypto.core import Sequence
 
 from ..errors import HandshakeFailure, NotFound, NSPRError
-from ..net.identity import make_identity
 from ..slots import kea
 from ..tls.config import Identity
 from ..tls.waits import KeaInitiate
@@ -90,8 +89,8 @@ def with_best_match(operation: KeaInitiate, wincx: object) -> KeaInitiate:
     except NotFound as error:
         raise HandshakeFailure(error.detail, name=error.name) from None
     key = PK11_FindKeyByAnyCert(ours, wincx)
-    identities: tuple[Identity, ...] = (make_identity(key.key, (ours.derCert,), allow_expired=True),)
-    return KeaInitiate(identities, operation.chain, operation.random, operation.premaster, operation.ciphers)
+    identity = Identity(chain=(ours.derCert,), schemes=(), key=key.key, kea=True)
+    return KeaInitiate((identity,), operation.chain, operation.random, operation.premaster, operation.ciphers)
 
 
 def _algorithm(cert: CERTCertificate) -> str:
