@@ -12,7 +12,7 @@ from nss_pk11.cli.tls_options import negotiation, negotiation_options
 from nss_pk11.errors import ConfigurationError
 from nss_pk11.tls.codepoints import Version
 from nss_pk11.tls.config import ClientConfig, ServerConfig
-from nss_pk11.tls.suites import BY_NAME, DEFAULT_SUITES, LEGACY_SUITES, SUITES
+from nss_pk11.tls.suites import BY_NAME, DEFAULT_SUITES, LEGACY_SUITES, SSL2_SUITES, SUITES
 
 
 def asked(*options: str) -> tuple[dict[str, Any], str]:
@@ -46,6 +46,20 @@ def test_an_old_version_brings_suites_that_it_knows(name: str, version: Version)
     assert not set(config.suites) & set(LEGACY_SUITES)
     assert said.count("\n") == 1
     assert version.label in said
+
+
+def test_ssl2_takes_its_version_and_its_suites() -> None:
+    """Each by name; either alone enables nothing of it, and no other word stands for it."""
+    for options in (("--min", "ssl2"), ("--suites", "LEGACY,SSL2"), ("--min", "ssl2", "--suites", "LEGACY")):
+        config = ServerConfig(**asked(*options)[0])
+        assert config.min_version > Version.ssl2
+        assert not [suite for suite in config.usable_suites() if suite in SSL2_SUITES]
+    fields, said = asked("--min", "ssl2", "--suites", "SSL2")
+    config = ServerConfig(**fields)
+    assert (config.min_version, config.max_version, config.suites) == (Version.ssl2, Version.ssl2, SSL2_SUITES)
+    assert said.count("\n") == 1
+    assert "SSLv2, 6 suites for old peers" in said
+    assert asked("--v2-hello")[0]["v2_hello"] is True
 
 
 def test_legacy_is_every_suite_and_the_old_ones_come_last() -> None:
