@@ -186,7 +186,7 @@ class Config:
         oldest, newest = self.remember(("versions", usable), lambda: self._versions_of(usable))
         if (oldest, newest) == (self.min_version, self.max_version):
             return self
-        return replace(self, min_version=oldest, max_version=newest)
+        return self.remember(("narrowed", oldest, newest), lambda: replace(self, min_version=oldest, max_version=newest))
 
     def _versions_of(self, usable: tuple[Suite, ...]) -> tuple[Version, Version]:
         if not usable:

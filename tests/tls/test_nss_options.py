@@ -71,3 +71,10 @@ def test_what_a_session_must_have() -> None:
     for (client_auth, without), (anonymous, authenticated) in wanted.items():
         config = replace(ServerConfig(), client_auth=client_auth, resume_without_certificate=without)
         assert (config.accepts_session_of(()), config.accepts_session_of(chain)) == (anonymous, authenticated)
+
+
+def test_settings_that_suites_narrow_are_narrowed_once() -> None:
+    """They remember what offers lead to: a copy per handshake would forget it."""
+    config = ServerConfig(min_version=Version.ssl3, max_version=Version.tls1_3, suites=(BY_NAME["AES128-SHA"],))
+    assert config.at_start().max_version == Version.tls1_2
+    assert config.at_start() is config.at_start()
