@@ -13,6 +13,7 @@ import pytest
 
 from nss_pk11.errors import NSPRError
 from nss_pk11.nss import prinrval, prio, ssl
+from nss_pk11.nss._layers import Deadline, SocketLayer
 from nss_pk11.nss.prio import PR_POLL_READ, PR_POLL_WRITE, PRFileDesc, PRPollDesc
 
 from .ends import TICKS, TLS1_2, TLS1_3, Background, PythonServer, connected, nonblocking, read_exactly, server_context
@@ -138,6 +139,25 @@ def test_the_first_to_come_shakes_hands(files: Path) -> None:
     """Reader and writer come at the same time to a socket that nobody has used."""
     with PythonServer(server_context(files), lambda sock: sock.sendall(sock.recv(10))) as server:
         fd = connected(server.port)
+        with Background(lambda: prio.PR_Recv(fd, 10, 0, TICKS)) as reader:
+            assert prio.PR_Send(fd, b"x", 0, TICKS) == 1
+        assert reader.result == b"x"
+        prio.PR_Close(fd)
+
+
+def test_what_another_thread_has_read_is_not_waited_for(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The writer begins to wait for the server's part of the handshake when the reader has finished it."""
+    finished, wait, writer = threading.Event(), SocketLayer.wait, threading.current_thread()
+
+    def late(layer: SocketLayer, events: int, deadline: Deadline) -> None:
+        if threading.current_thread() is writer:
+            assert finished.wait(5)
+        wait(layer, events, deadline)
+
+    monkeypatch.setattr(SocketLayer, "wait", late)
+    with PythonServer(server_context(files, version=TLS1_2), lambda sock: sock.sendall(sock.recv(10))) as server:
+        fd = connected(server.port)
+        ssl.SSL_HandshakeCallback(fd, lambda *_: finished.set(), None)
         with Background(lambda: prio.PR_Recv(fd, 10, 0, TICKS)) as reader:
             assert prio.PR_Send(fd, b"x", 0, TICKS) == 1
         assert reader.result == b"x"
