@@ -282,6 +282,8 @@ class TLSSocket:
 
     def _read(self, size: int) -> None:
         """One read of the socket, of at most `size` bytes, and whatever follows from it."""
+        if self._engine.error is not None:
+            raise self._engine.error
         handshaking = not self._handshake_done
         self._arm()
         if self._unsent and not self._sending:
@@ -299,7 +301,8 @@ class TLSSocket:
         except NSPRError:
             self._keep_data()  # what came before the error is good
             self._send_what_fits()  # the alert
-            raise
+            if not self._received:  # else whoever reads on hears of it
+                raise
         if handshaking:
             self._send_in_turn()
         else:
@@ -322,7 +325,7 @@ class TLSSocket:
         with self._lock:
             events = self._engine.events()
         for event in events:
-            if isinstance(event, Data | ForgetSession):
+            if isinstance(event, Data | ForgetSession | HandshakeCompleted):
                 self._handle(event)
 
     def _handle_events(self) -> None:
@@ -362,6 +365,11 @@ class TLSSocket:
         except Exception as error:
             with self._lock:
                 self._engine.fail(operation, error)
+        except BaseException as interruption:  # an operation that is never answered would keep the handshake waiting for ever
+            with self._lock, suppress(NSPRError):
+                self._engine.fail(operation, interruption)
+            self._send_what_fits()
+            raise
         else:
             with self._lock:
                 self._engine.complete(operation, result)

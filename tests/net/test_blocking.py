@@ -19,6 +19,7 @@ from nss_pk11.net.executor import KeyExecutor, Unverified
 from nss_pk11.sessions import ClientCache, ServerCache, TicketKeys
 from nss_pk11.tls.config import ClientConfig, ServerConfig
 from nss_pk11.tls.engine import Engine
+from nss_pk11.tls.waits import Operation
 
 from .peers import Task, client_context, running, server_context, socket_pair
 
@@ -273,6 +274,7 @@ def test_session_of_a_connection_that_broke_is_forgotten(
     def work() -> None:
         tls = context.wrap_socket(theirs, server_hostname="localhost")
         with socket.socket(fileno=tls.detach()) as plain:
+            plain.settimeout(10)
             plain.sendall(parting)
             plain.shutdown(socket.SHUT_WR)
             while plain.recv(1000):
@@ -287,6 +289,52 @@ def test_session_of_a_connection_that_broke_is_forgotten(
             tls.recv()
         assert len(sessions) == left
     peer.wait()
+
+
+def test_data_that_came_with_finished_is_not_lost_to_an_error_behind_it(identity: Identity, pki: PKI) -> None:
+    ours, theirs = socket_pair()
+
+    def work() -> None:
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = client_context(pki).wrap_bio(incoming, outgoing, server_hostname="localhost")
+        with theirs:
+            while True:
+                try:
+                    tls.do_handshake()
+                    break
+                except ssl.SSLWantReadError:
+                    theirs.sendall(outgoing.read())
+                    incoming.write(theirs.recv(65536))
+            tls.write(b"hello")
+            theirs.sendall(outgoing.read() + b"no record at all")
+            while theirs.recv(1000):
+                pass
+
+    peer = Task(work)
+    with server(ours, identity) as tls:
+        assert tls.recv() == b"hello"
+        with pytest.raises(TLSError):
+            tls.recv()
+    peer.wait()
+
+
+def test_an_interrupted_operation_ends_the_handshake(identity: Identity, pki: PKI) -> None:
+    """As Ctrl-C in a PIN prompt does."""
+
+    class Interrupted(KeyExecutor):
+        def run(self, operation: Operation, timeout: float = 0, peer: object = ()) -> object:
+            raise KeyboardInterrupt
+
+    ours, theirs = socket_pair()
+    peer = peer_client(theirs, pki, lambda tls: None)
+    tls = TLSSocket(ours, Engine.server(ServerConfig(identities=(identity,))), Interrupted())
+    with tls:
+        with pytest.raises(KeyboardInterrupt):
+            tls.do_handshake()
+        with pytest.raises(InternalError):
+            tls.do_handshake()
+    with pytest.raises(ssl.SSLError, match="INTERNAL_ERROR"):
+        peer.wait()
 
 
 def test_end_during_the_handshake(identity: Identity) -> None:
