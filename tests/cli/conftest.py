@@ -10,12 +10,15 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.support.require import require
 from tests.support.softhsm import PIN, SO_PIN, SoftHSM
+
+if TYPE_CHECKING:
+    from tests.cli.nss_programs import Programs
 
 
 @dataclass
@@ -109,3 +112,39 @@ def key(web: Command) -> Callable[..., str]:
         return web("key", "generate", *arguments).stdout.strip()
 
     return make
+
+
+@pytest.fixture(scope="session")
+def nss_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CA with its key; of it servers "localhost", "ec", "other.example", and a client; "bad" of a CA nobody trusts."""
+    from tests.cli.nss_programs import PASSWORD
+    from tests.db.tools import FEW_ITERATIONS, Tools
+
+    tools = Tools(tmp_path_factory.mktemp("programs") / "db", PASSWORD, environment=FEW_ITERATIONS)
+    tools.directory.mkdir()
+    tools.initialise()
+    rsa, usage = ("-k", "rsa", "-g", "2048"), ("--keyUsage", "certSigning,crlSigning")
+    tools.issue("ca", *rsa, *usage, trust="CT,C,C")
+    tools.issue("stranger", *rsa, *usage, trust=",,")
+    tools.issue("localhost", *rsa, "-8", "localhost", issuer="ca", trust=",,")
+    tools.issue("other.example", *rsa, "-8", "other.example", issuer="ca", trust=",,")
+    tools.issue("ec", "-k", "ec", "-q", "nistp256", "-8", "localhost", issuer="ca", trust=",,")
+    tools.issue("client", *rsa, issuer="ca", trust=",,")
+    tools.issue("bad", *rsa, "-8", "localhost", issuer="stranger", trust=",,")
+    return tools.directory
+
+
+@pytest.fixture(scope="session")
+def theirs(nss_database: Path) -> Programs:
+    """NSS's programs."""
+    from tests.cli.nss_programs import Programs
+
+    return Programs(nss_database, ours=False)
+
+
+@pytest.fixture(scope="session")
+def ours(nss_database: Path) -> Programs:
+    """Ours."""
+    from tests.cli.nss_programs import Programs
+
+    return Programs(nss_database, ours=True)

@@ -12,7 +12,6 @@ from ...nss.ssl import (
     SSL_REQUEST_CERTIFICATE,
     SSL_REQUIRE_CERTIFICATE,
     SSL_ForceHandshake,
-    SSL_GetNegotiatedHostInfo,
     SSL_LocalCertificate,
     SSL_OptionSet,
     SSL_PeerCertificate,
@@ -187,7 +186,7 @@ def _tell_security(server: Server, fd: PRFileDesc) -> None:
 
     print_statistics()
     report.channel(PROGRAM, fd, master_secret=True)
-    name = SSL_GetNegotiatedHostInfo(fd)
+    name = server.negotiated_name(fd)
     if name:
         say(f"{PROGRAM}: Negotiated server name: {name}")
     report.names(SSL_PeerCertificate(fd) if server.settings.requests else SSL_LocalCertificate(fd), PROGRAM)

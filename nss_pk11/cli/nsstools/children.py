@@ -6,11 +6,11 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from ...nss.prio import PR_FileDesc2NativeHandle, PR_ImportTCPSocket, PR_SetFDInheritable, PRFileDesc
-from ...nss.ssl import SSL_ConfigMPServerSIDCache, SSL_InheritMPServerSIDCache
+from ...nss.prio import PR_Close, PR_FileDesc2NativeHandle, PR_ImportTCPSocket, PR_SetFDInheritable, PRFileDesc
+from ...nss.ssl import SSL_ConfigMPServerSIDCache, SSL_InheritMPServerSIDCache, SSL_ShutdownServerSessionIDCache
 from .report import say, step
 
 CACHE = "SSL_INHERITANCE"  # the environment's variable in which SSL_ConfigMPServerSIDCache says where the cache is
@@ -33,22 +33,25 @@ def take_over() -> PRFileDesc:
     return listener
 
 
-def parent(arguments: list[str], count: int, cache_entries: int, listener: PRFileDesc) -> int:
-    """Start children and wait for all of them; SIGUSR1 ends them, and so does what ends the parent."""
-    with step("SSL_ConfigMPServerSIDCache"):
-        SSL_ConfigMPServerSIDCache(cache_entries, 0, 0, None)
-    with step("PR_SetFDInheritable"):
-        PR_SetFDInheritable(listener, True)
-    environment = os.environ | {LISTENER: str(PR_FileDesc2NativeHandle(listener))}
-    command = [sys.executable, "-m", "nss_pk11", "selfserv", *arguments]
+def parent(arguments: list[str], count: int, cache_entries: int, listen: Callable[[], PRFileDesc]) -> int:
+    """Start children and wait for all of them; SIGUSR1 ends them, and so does what ends the parent.  Raises Fatal."""
     children: list[subprocess.Popen[bytes]] = []
     with _handled(children):
-        children += [subprocess.Popen(command, env=environment, close_fds=False) for _ in range(count)]
-        PR_SetFDInheritable(listener, False)
+        listener = listen()
+        with step("SSL_ConfigMPServerSIDCache"):
+            SSL_ConfigMPServerSIDCache(cache_entries, 0, 0, None)
+        with step("PR_SetFDInheritable"):
+            PR_SetFDInheritable(listener, True)
+        environment = os.environ | {LISTENER: str(PR_FileDesc2NativeHandle(listener))}
+        command = [sys.executable, "-m", "nss_pk11", "selfserv", *arguments]
+        for _ in range(count):
+            children.append(subprocess.Popen(command, env=environment, close_fds=False))
+        PR_Close(listener)
         while children:
             status = children[-1].wait()
             say(f"Child {len(children)} exited with exit code {status & 0xFF:x}")
             children.pop()
+    SSL_ShutdownServerSessionIDCache()
     return 0
 
 
@@ -57,7 +60,7 @@ def _handled(children: list[subprocess.Popen[bytes]]) -> Iterator[None]:
     """While children run, SIGUSR1 ends them; SIGTERM and SIGINT end them and then this process."""
 
     def end(number: int, frame: object) -> None:
-        for child in children:
+        for child in list(children):
             child.terminate()
         if number != signal.SIGUSR1:
             signal.signal(number, signal.SIG_DFL)

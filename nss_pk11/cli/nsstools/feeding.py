@@ -9,7 +9,7 @@ import threading
 from contextlib import suppress
 
 from ...nss.prerror import NSPRError
-from ...nss.prio import PR_SHUTDOWN_SEND, PR_NewTCPSocketPair, PR_Send, PR_Shutdown, PRFileDesc
+from ...nss.prio import PR_Close, PR_NewTCPSocketPair, PR_Send, PRFileDesc
 
 CHUNK = 4000
 
@@ -40,6 +40,6 @@ def _pass_on(number: int, fd: PRFileDesc) -> None:
     with suppress(NSPRError, OSError):  # nobody wants any more of it, or there is no more
         while chunk := os.read(number, CHUNK):
             PR_Send(fd, chunk)
-        PR_Shutdown(fd, PR_SHUTDOWN_SEND)
+    PR_Close(fd)
     if number > 2:
         os.close(number)

@@ -27,6 +27,7 @@ from ...nss.ssl import (
 from ...nss.sslproto import SSL_IS_SSL2_CIPHER
 from .report import Fatal, step
 
+LEAST_BITS = 112  # of 3DES, the shortest
 _FAMILIES = {"4": PR_AF_INET, "6": PR_AF_INET6}
 
 
@@ -97,7 +98,7 @@ def _listen(address: PRNetAddr, threads: int) -> PRFileDesc:
 
 
 def usual_suites() -> None:
-    """Switch on what later NSS has on by itself, and 3.10 had not: AES in every shape."""
+    """Switch on what later NSS has on by itself, and 3.10 had not: all that has long keys."""
     for suite in SSL_GetImplementedCiphers():
-        if not SSL_IS_SSL2_CIPHER(suite) and SSL_GetCipherSuiteInfo(suite).symCipherName.startswith("AES"):
+        if not SSL_IS_SSL2_CIPHER(suite) and SSL_GetCipherSuiteInfo(suite).effectiveKeyBits >= LEAST_BITS:
             SSL_CipherPrefSetDefault(suite, True)

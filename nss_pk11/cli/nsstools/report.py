@@ -16,6 +16,7 @@ from ...nss.ssl import (
     SSL_GetStatistics,
     SSLSignatureScheme,
 )
+from ...nss.sslproto import SSL_LIBRARY_VERSION_TLS_1_3
 
 if TYPE_CHECKING:
     from ...nss.cert import CERTCertificate
@@ -41,7 +42,8 @@ def channel(program: str, fd: PRFileDesc, *, master_secret: bool = False, scheme
         return
     suite = SSL_GetCipherSuiteInfo(info.cipherSuite)
     margin = " " * (len(program) + 2)
-    extended = f", Extended Master Secret: {'Yes' if info.extendedMasterSecretUsed else 'No'}" if master_secret else ""
+    bound = info.extendedMasterSecretUsed or info.protocolVersion >= SSL_LIBRARY_VERSION_TLS_1_3  # which always does
+    extended = f", Extended Master Secret: {'Yes' if bound else 'No'}" if master_secret else ""
     lines = [
         f"{program}: SSL version {info.protocolVersion >> 8}.{info.protocolVersion & 0xFF} using {suite.effectiveKeyBits}-bit"
         f" {suite.symCipherName} with {suite.macBits}-bit {suite.macAlgorithmName} MAC",
@@ -115,15 +117,19 @@ def _raw(data: bytes) -> str:
     return '"' + "".join(chr(byte) if 0x20 <= byte < 0x7F else "." for byte in data) + '"'
 
 
+LONGEST_HEX = 4  # bytes of text that are told in hexadecimal too
+
+
 def as_hex(name: str, data: bytes, level: int, *, wrap: bool = True) -> list[str]:
-    """Lines as SECU_PrintAsHex has them: 16 bytes each, or all in one behind the name; text is told as text too."""
+    """Lines as SECU_PrintAsHex has them: 16 bytes each, or all in one behind the name; text as it is."""
     margin = "    " * level
+    text = bool(data) and all(0x20 <= byte < 0x7F for byte in data)
+    if text and len(data) > LONGEST_HEX:
+        return [f"{margin}{name}:", f"{margin}    {data.decode()}"]
     rows = [data[start : start + 16].hex(":") for start in range(0, len(data), 16)] if wrap else [data.hex(":")]
     lines = [f"{margin}    {row}{':' if number < len(rows) - 1 else ''}" for number, row in enumerate(rows)]
     found = [f"{margin}{name}:", *lines] if wrap else [f"{margin}{name}:{rows[0]}"]
-    if data and all(0x20 <= byte < 0x7F for byte in data):
-        found.append(f"{margin}    {data.decode()}")
-    return found
+    return [*found, f"{margin}    {data.decode()}"] if text else found
 
 
 # --- the end of a program ------------------------------------------------------------------------------------------------------

@@ -164,7 +164,7 @@ _TEXTS = {
 }  # fmt: skip
 _NUMBERS = {"C": "cache_entries", "U": "reuse_ecdhe", "g": "blocks", "p": "port"}
 _COUNTS = {"r": "requests", "v": "verbose"}
-_IGNORED = "lsy"
+_IGNORED = frozenset("lsy")
 _REFUSED = {
     "X": "encrypted ClientHello is not done here",
     "j": "bytes below TLS are not counted here",
@@ -293,7 +293,7 @@ def main(arguments: list[str]) -> int:
     try:
         settings = parse(arguments)
         if settings.bind_only:
-            PR_Close(listen(settings.port, settings.threads))
+            PR_Close(_listen(settings))
             return 0
         _check(settings)
         return _run(settings, arguments)
@@ -320,21 +320,30 @@ def _run(settings: Settings, arguments: list[str]) -> int:
     if settings.pid_file and not child:
         with suppress(OSError):
             Path(settings.pid_file).write_text(str(os.getpid()))
+    if settings.processes > 1 and not child:
+        return children.parent(arguments, settings.processes, settings.cache_entries, lambda: _listen(settings))
+    _open_databases(settings)
+    if settings.suites:
+        _choose_suites(settings.suites)
+    else:
+        usual_suites()
+    server = Server(settings, _certificates(settings))
     if child:
         listener = children.take_over()
-        _open_databases(settings)
-    elif settings.processes > 1:
-        return children.parent(arguments, settings.processes, settings.cache_entries, listen(settings.port, settings.threads))
     else:
-        _open_databases(settings)
-        listener = listen(settings.port, settings.threads)
+        listener = _listen(settings)
         PR_SetFDInheritable(listener, False)
         if not settings.no_cache:
             with step("SSL_ConfigServerSessionIDCache"):
                 SSL_ConfigServerSessionIDCache(settings.cache_entries, 0, 0, None)
-    status = _serve(settings, listener)
+    server.run(listener)
+    status = _verdict(server)
     SSL_ShutdownServerSessionIDCache()
     return status or _shut_down()
+
+
+def _listen(settings: Settings) -> PRFileDesc:
+    return listen(settings.port, settings.threads)
 
 
 def _open_databases(settings: Settings) -> None:
@@ -381,13 +390,8 @@ def _certificates(settings: Settings) -> list[Certificate]:
     return found
 
 
-def _serve(settings: Settings, listener: PRFileDesc) -> int:
-    if settings.suites:
-        _choose_suites(settings.suites)
-    else:
-        usual_suites()
-    server = Server(settings, _certificates(settings))
-    server.run(listener)
+def _verdict(server: Server) -> int:
+    """Statistics, and the exit status."""
     print_statistics()
     if SSL_GetStatistics().hch_sid_ticket_parse_failures:
         say(f"{PROGRAM}: Experienced ticket parse failure(s)")

@@ -45,7 +45,6 @@ from ...nss.ssl import (
     SSL_AuthCertificate,
     SSL_AuthCertificateHook,
     SSL_BadCertHook,
-    SSL_CipherPrefSet,
     SSL_ConfigServerCert,
     SSL_GetNegotiatedHostInfo,
     SSL_HandshakeCallback,
@@ -61,7 +60,7 @@ from ...nss.ssl import (
     SSL_VersionRangeSet,
     SSLExtraServerCertData,
 )
-from ...nss.sslproto import SSL_LIBRARY_VERSION_TLS_1_3, SSL_RSA_WITH_NULL_MD5
+from ...nss.sslproto import SSL_LIBRARY_VERSION_TLS_1_3
 from . import report
 from .answering import answer
 from .report import Fatal, complain, say, step
@@ -82,7 +81,8 @@ class Certificate(NamedTuple):
 
 
 class Server:
-    """`wrong_name`: a client has asked for another name than `-k` says; `connections`: how many there were."""
+    """Ended by SIGUSR1 from now on.  `connections`: how many there were; `wrong_name`: a client asked for another than that of
+    -k."""
 
     def __init__(self, settings: Settings, certificates: list[Certificate]) -> None:
         self.settings = settings
@@ -94,6 +94,8 @@ class Server:
         self._stopping = threading.Event()
         self._alarm, self._bell = PR_NewTCPSocketPair()  # wakes who waits for connections
         self._jobs: queue.SimpleQueue[PRFileDesc | None] = queue.SimpleQueue()
+        with suppress(ValueError):  # not the main thread
+            signal.signal(signal.SIGUSR1, self.stop)
 
     def stop(self, *_: object) -> None:
         """Take no more connections.  Also a handler of signals."""
@@ -107,8 +109,6 @@ class Server:
         with step("SSL_ImportFD"):
             model = SSL_ImportFD(None, PR_NewTCPSocket() if settings.model_socket else listener)
         self._configure(model)
-        with suppress(ValueError):  # not the main thread
-            signal.signal(signal.SIGUSR1, self.stop)
         threads = [threading.Thread(target=self._work, name=f"{PROGRAM} {number}") for number in range(settings.threads)]
         if settings.log_seconds:
             threading.Thread(target=self._log, args=(settings.log_seconds,), daemon=True).start()
@@ -148,8 +148,6 @@ class Server:
         if settings.schemes:
             with step("SSL_SignatureSchemePrefSet failed"):
                 SSL_SignatureSchemePrefSet(model, settings.schemes)
-        if settings.suites is None:  # NSS's server has this on for its tests
-            SSL_CipherPrefSet(model, SSL_RSA_WITH_NULL_MD5, True)
         SSL_SetPKCS11PinArg(model, settings.passwords)
         self._set_hooks(model)
 
@@ -215,12 +213,16 @@ class Server:
         return SSL_SNI_SEND_ALERT
 
     def _handshake_done(self, fd: PRFileDesc, expected: str | None) -> None:
-        if expected is not None and SSL_GetNegotiatedHostInfo(fd) != expected:
+        if expected is not None and self.negotiated_name(fd) != expected:
             self.wrong_name = True
         try:
             report.export(fd, self.settings.exporters)
         except NSPRError as error:
             say(f"couldn't export keying material: {PR_ErrorToString(error.errno)}")
+
+    def negotiated_name(self, fd: PRFileDesc) -> str | None:
+        """None without -a: who has one name for all answers none."""
+        return SSL_GetNegotiatedHostInfo(fd) if self.settings.virtual_names else None
 
     def _authenticate(self, arg: CERTCertDBHandle | None, fd: PRFileDesc, check_signature: bool, is_server: bool) -> None:
         peer = SSL_PeerCertificate(fd)

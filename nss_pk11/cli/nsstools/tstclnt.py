@@ -172,7 +172,7 @@ _REFUSED = {
     "i": "encrypted ClientHello is not done here",
     "z": "external pre-shared keys are not done here",
 }
-_IGNORED = "s"
+_IGNORED = frozenset("s")
 
 
 def parse(arguments: list[str]) -> Settings:
@@ -215,7 +215,7 @@ def _take(settings: Settings, flag: str, value: str) -> None:
         say(f"{PROGRAM}: -{flag}: {_NOTED[flag]}")
     elif flag == "Y":
         raise words.BadFlags(f"{USAGE}\n{CIPHERS}", usage=False)
-    elif flag not in _IGNORED or not flag:
+    elif flag not in _IGNORED:
         raise words.BadFlags()
 
 
@@ -294,15 +294,23 @@ def _run(settings: Settings) -> int:
         usual_suites()
     else:
         no_suites()
-    interval = _interval()
     standard_input = feeding.standard_input() if settings.request_file is None else None
+    try:
+        return _connect(settings, address, standard_input)
+    finally:
+        if standard_input is not None:
+            PR_Close(standard_input)
+
+
+def _connect(settings: Settings, address: PRNetAddr, standard_input: PRFileDesc | None) -> int:
+    """As often as -L says, while all is well."""
     for _ in range(settings.connections):
         try:
             source = standard_input or feeding.file(settings.request_file or "")
         except OSError:
             say(f"{PROGRAM}: unable to open input file: {settings.request_file}")
             return 1
-        status = Connection(settings, address, source, interval).run()
+        status = Connection(settings, address, source, _interval()).run()
         if source is not standard_input:
             PR_Close(source)
         if status:

@@ -1,0 +1,104 @@
+"""`nss-pk11 strsclnt` with NSS's server, and beside NSS's strsclnt."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from nss_pk11.cli.nsstools import strsclnt
+from tests.cli.nss_programs import Programs, Server
+from tests.support.peers.base import free_port
+
+TLS1_2 = ("-V", "tls1.0:tls1.2")
+
+REFUSED = [
+    "",
+    "-%",
+    "one two",
+    "-p 0 host",
+    "-P 101 host",
+    "-P 10 -N host",
+    "-V foo host",
+    "-J foo host",
+    "-4 -6 host",
+    "-d sql:/nowhere host",
+]
+
+
+@pytest.mark.parametrize("flags", REFUSED)
+def test_what_is_refused(flags: str, theirs: Programs, capfd: pytest.CaptureFixture[str]) -> None:
+    there = theirs.run("strsclnt", *flags.split(), status=1)
+    assert strsclnt.main(flags.split()) == 1
+    first = there.err.splitlines()[0]
+    assert capfd.readouterr().err.splitlines()[0] == first or first.startswith("Usage")
+
+
+@pytest.mark.parametrize("flags", ["-C 1", "-C :12", "-C :0099", "-n nobody", "-q"])
+def test_what_cannot_be_done(flags: str, ours: Programs, theirs: Programs) -> None:
+    for programs in (ours, theirs) if flags != "-q" else ():
+        assert programs.strsclnt(free_port(), *flags.split(), status=1).err
+
+
+@pytest.fixture(scope="module")
+def server(theirs: Programs) -> Iterator[Server]:
+    """NSS's, which asks for certificates and does without."""
+    with theirs.selfserv("-V", "tls1.0:", "-u", "-r") as server:
+        yield server
+
+
+@pytest.mark.parametrize(
+    ("flags", "status", "statistics"),
+    [
+        ((*TLS1_2,), 0, "19 cache hits; 1 cache misses, 0 cache not reusable"),
+        ((*TLS1_2, "-t", "3", "-D", "-T", "-g", "-4"), 0, "19 cache hits; 1 cache misses, 0 cache not reusable"),
+        ((*TLS1_2, "-u"), 0, "19 cache hits; 1 cache misses, 0 cache not reusable"),
+        ((*TLS1_2, "-N"), 0, "0 cache hits; 20 cache misses, 0 cache not reusable"),
+        ((*TLS1_2, "-P", "30"), 1, "14 cache hits; 6 cache misses, 0 cache not reusable"),
+        ((*TLS1_2, "-n", "client"), 0, "19 cache hits; 1 cache misses, 0 cache not reusable"),
+        ((*TLS1_2, "-n", "none", "-C", "v", "-J", "rsa_pkcs1_sha256"), 0, "19 cache hits; 1 cache misses"),
+        ((*TLS1_2, "-a", "other.example"), 1, "0 cache hits"),
+        ((*TLS1_2, "-a", "other.example", "-o"), 0, "19 cache hits; 1 cache misses, 0 cache not reusable"),
+        ((*TLS1_2, "-a", "other.example", "-o", "-o"), 0, "19 cache hits; 1 cache misses, 0 cache not reusable"),
+        (("-V", "tls1.3:", "-N"), 1, "0 cache hits; 0 cache misses, 0 cache not reusable"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
+)
+def test_statistics(
+    flags: tuple[str, ...], status: int, statistics: str, server: Server, ours: Programs, theirs: Programs
+) -> None:
+    for programs in (ours, theirs):
+        done = programs.strsclnt(server.port, "-c", "20", *flags, status=status)
+        said = done.out.decode()
+        assert f"strsclnt: {statistics}" in said
+        assert re.search(r"^          (0|19) stateless resumes$", said, re.MULTILINE)
+        assert ("NoReuse - 20 server certificates tested." in said) == ("-N" in flags)
+
+
+def test_what_is_told(server: Server, ours: Programs, theirs: Programs) -> None:
+    said = []
+    for programs in (ours, theirs):
+        done = programs.strsclnt(server.port, "-c", "2", "-v", "-n", "none", *TLS1_2)
+        lines = (done.out.decode() + done.err).splitlines()
+        said.append(sorted(line for line in lines if "slot" not in line and "Received 0" not in line))
+    assert said[0] == said[1]
+
+
+def test_full_duplex(ours: Programs, tmp_path: Path) -> None:
+    """-f: everybody sends and reads at once; our server reads a file as one long request."""
+    (tmp_path / "file").write_bytes(b"0123456789" * 500)
+    with ours.selfserv("-v") as server:
+        done = ours.strsclnt(server.port, "-c", "4", "-v", "-f", str(tmp_path / "file"), *TLS1_2)
+        assert "PR_Send wrote 5045 bytes from bigBuf" in done.err
+        assert done.err.count("bytes total. -----------------------") == 4
+
+
+def test_failures(ours: Programs) -> None:
+    """The first ends it, but with -i; the exit status tells."""
+    with ours.selfserv(nickname="bad") as server:
+        assert ours.strsclnt(server.port, "-c", "5", "-t", "1", status=1).err.count("Server Certificate Invalid, err -8179") == 1
+        done = ours.strsclnt(server.port, "-c", "5", "-t", "1", "-i", "-s", "-z", status=1)
+        assert done.err.count("Server Certificate Invalid, err -8179") == 5
+    assert "PR_" not in ours.strsclnt(server.port, "-4", host="no.such.host.invalid", status=1).out.decode()
