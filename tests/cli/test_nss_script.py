@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import stat
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from nss_pk11.cli import nsstools
 from tests.cli.nss_programs import PASSWORD, Programs
 from tests.support.peers.base import free_port
 
@@ -21,7 +24,7 @@ stop() {
     kill -USR1 $(cat pid)
     wait $!
     selfserv -b -p $PORT || echo "the port is taken"
-    grep -E "cache hits|normal termination" server.out | tail -2
+    grep -oE "[0-9]+ cache hits|normal termination" server.out | tail -2
 }
 client() { # what is expected, what it is called, flags of the client
     tstclnt -p $PORT -h localhost -f -d $DB -w "$PASSWORD" -A request "${@:3}" > client.out 2> client.err
@@ -45,7 +48,7 @@ stop
 
 start -r -r
 client 0 "client certificate" -V tls1.2:tls1.2 -n client
-client 1 "no client certificate" -O -V tls1.2:tls1.2 -n nobody
+client 254 "no client certificate" -O -V tls1.2:tls1.2 -n nobody
 stop
 
 start -T revoked -A ca
@@ -95,4 +98,25 @@ def test_a_script_runs_with_either(ours: Programs, theirs: Programs, tmp_path: P
     said = run(ours, mine, tmp_path / "a")
     assert said == run(theirs, real, tmp_path / "b")
     assert not [line for line in said if "FAILED" in line]
-    assert sum("passed" in line for line in said) == 14
+    assert sum("passed" in line for line in said) == 15
+
+
+PROGRAMS = Path(nsstools.__file__).parent
+
+
+@pytest.mark.parametrize("file", sorted(PROGRAMS.glob("*.py")), ids=lambda file: file.stem)
+def test_they_know_public_names_alone(file: Path) -> None:
+    """Of NSS's functions, of the standard library, of click, and of each other."""
+    for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            roots = {alias.name.split(".")[0] for alias in node.names}
+            assert roots <= sys.stdlib_module_names | {"click"}, roots
+        elif isinstance(node, ast.ImportFrom):
+            words = (node.module or "").split(".")
+            if node.level:
+                assert node.level == 1 or (node.level, words[0], len(words)) == (3, "nss", 2), ast.unparse(node)
+            else:
+                assert words[0] in sys.stdlib_module_names, ast.unparse(node)
+            assert not [
+                word for word in (*words, *(alias.name for alias in node.names)) if word.startswith("_") and word != "__future__"
+            ]
