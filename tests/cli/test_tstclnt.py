@@ -156,7 +156,7 @@ def test_standard_input_and_output(server: Server, ours: Programs) -> None:
 
 def test_the_handshake_alone(server: Server, ours: Programs) -> None:
     """-Q ends after it, with standard input open; -L begins again, and resumes."""
-    done = ours.tstclnt(server.port, "-Q", "-L", "3", *TLS1_2, "-u")
+    done = ours.tstclnt(server.port, "-Q", "-L", "3", *TLS1_2, "-u", "-A", "/dev/null")
     assert done.out == b""
     assert re.findall(r"^(\d) cache hits; (\d) cache misses", done.err, re.MULTILINE) == [("0", "1"), ("1", "1"), ("2", "1")]
     assert "2 stateless resumes" in done.err

@@ -6,8 +6,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from typing import Any
 
 from ...nss.prio import PR_Close, PR_FileDesc2NativeHandle, PR_ImportTCPSocket, PR_SetFDInheritable, PRFileDesc
 from ...nss.ssl import SSL_ConfigMPServerSIDCache, SSL_InheritMPServerSIDCache, SSL_ShutdownServerSessionIDCache
@@ -35,42 +35,56 @@ def take_over() -> PRFileDesc:
 
 def parent(arguments: list[str], count: int, cache_entries: int, listen: Callable[[], PRFileDesc]) -> int:
     """Start children and wait for all of them; SIGUSR1 ends them, and so does what ends the parent.  Raises Fatal."""
-    children: list[subprocess.Popen[bytes]] = []
-    with _handled(children):
+    family = _Family()
+    with family:
         listener = listen()
         with step("SSL_ConfigMPServerSIDCache"):
             SSL_ConfigMPServerSIDCache(cache_entries, 0, 0, None)
         with step("PR_SetFDInheritable"):
             PR_SetFDInheritable(listener, True)
         environment = os.environ | {LISTENER: str(PR_FileDesc2NativeHandle(listener))}
-        command = [sys.executable, "-m", "nss_pk11", "selfserv", *arguments]
         for _ in range(count):
-            children.append(subprocess.Popen(command, env=environment, close_fds=False))
+            family.add([sys.executable, "-m", "nss_pk11", "selfserv", *arguments], environment)
         PR_Close(listener)
-        while children:
-            status = children[-1].wait()
-            say(f"Child {len(children)} exited with exit code {status & 0xFF:x}")
-            children.pop()
+        family.wait()
     SSL_ShutdownServerSessionIDCache()
     return 0
 
 
-@contextmanager
-def _handled(children: list[subprocess.Popen[bytes]]) -> Iterator[None]:
-    """While children run, SIGUSR1 ends them; SIGTERM and SIGINT end them and then this process."""
+class _Family:
+    """The children.  Inside the `with` SIGUSR1 ends them; SIGTERM and SIGINT end them, and after it this process."""
 
-    def end(number: int, frame: object) -> None:
-        for child in list(children):
+    def __init__(self) -> None:
+        self._children: list[subprocess.Popen[bytes]] = []
+        self._signal = 0  # that came
+        self._handlers: dict[int, Any] = {}
+
+    def add(self, command: list[str], environment: dict[str, str]) -> None:
+        self._children.append(subprocess.Popen(command, env=environment, close_fds=False))
+        if self._signal:  # it came before the child was known
+            self._children[-1].terminate()
+
+    def wait(self) -> None:
+        """Until all have ended."""
+        while self._children:
+            status = self._children[-1].wait()
+            say(f"Child {len(self._children)} exited with exit code {status & 0xFF:x}")
+            self._children.pop()
+
+    def _end(self, number: int, frame: object) -> None:
+        self._signal = number
+        if number == signal.SIGUSR1:
+            say(f"SIG_USER: Parent got sig_user, killing children ({len(self._children)}).")
+        for child in list(self._children):
             child.terminate()
-        if number != signal.SIGUSR1:
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
-        else:
-            say(f"SIG_USER: Parent got sig_user, killing children ({len(children)}).")
 
-    handlers = {number: signal.signal(number, end) for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in handlers.items():
+    def __enter__(self) -> None:
+        for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT):
+            self._handlers[number] = signal.signal(number, self._end)
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._handlers.items():
             signal.signal(number, handler)
+        if self._signal not in (0, signal.SIGUSR1):
+            signal.signal(self._signal, signal.SIG_DFL)
+            os.kill(os.getpid(), self._signal)
