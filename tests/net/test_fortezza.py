@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -26,6 +27,7 @@ from .peers import running
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from pk11_tokens import RunningSimulator
 
@@ -280,13 +282,14 @@ def test_a_card_pulled_after_the_handshake(server: Holder, client: Holder) -> No
 
 
 def test_a_server_with_an_rsa_key_in_softhsm_and_a_card_that_goes_and_comes(
-    softhsm: SoftHSM, pki: PKI, server: Holder, client: Holder, trust: Trust
+    softhsm: SoftHSM, pki: PKI, server: Holder, client: Holder, trust: Trust, tmp_path: Path
 ) -> None:
     """Serves both kinds of clients at once; while the card is out, both take RSA."""
     credential = pki.for_token(softhsm.create_token("beside a card").generate_key("rsa", "www"))
     assert credential.token_key
+    library = shutil.copy(softhsm.module_path, tmp_path)  # SoftHSM looks for tokens once in a process: another one looks now
     with SlotManager() as manager:
-        manager.load(softhsm.module_path)
+        manager.load(library)
         manager.load(server.simulator.module)
         rsa = load_identity(manager, f"{credential.token_key.uri}?pin-value={SOFTHSM_PIN}", chain=credential.chain_file)
         kea = load_identity(manager, f"{server.token.uri('kea')}&pin-value=123456")

@@ -171,7 +171,7 @@ def test_sessions_that_were_lost_are_all_opened_again(simulated_tokens: Start, m
     """A login is lost while all sessions are in use: as long as these are open the token has no room for new ones."""
     hsm = simulated_tokens([card("hsm", personality="network HSM", max_sessions=9, parallel=0)])["hsm"]
     key = manager.find_key(hsm.uri("www"), pin_of("hsm"))
-    hsm.slow(0.05, "C_Sign")
+    hsm.slow(0.2, "C_Sign")  # long enough for a busy machine to see all sessions in use at once
     with ThreadPoolExecutor(24) as threads:
         for _ in range(3):
             tasks = [threads.submit(sign, key) for _ in range(48)]
