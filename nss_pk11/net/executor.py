@@ -168,9 +168,7 @@ class KeyExecutor:
             group.serves_ssl2 = ssl2
         if isinstance(operation, Sign):
             return Errand(group, self._signing(operation), "sign", deadline, peer)
-        ciphertext = operation.ciphertext
-        use = Use(lambda member, patient: member.key.decrypt(ciphertext, patient=patient), lambda member: "CKM_RSA_PKCS")
-        return Errand(group, use, "decrypt", deadline, peer)
+        return Errand(group, _decrypting(operation), "decrypt", deadline, peer)
 
     def store(self, session_id: bytes, state: bytes) -> None:
         """Keep a server session; answers later LookupSessions."""
@@ -249,6 +247,12 @@ class KeyExecutor:
             while len(self._verified) >= VERIFIED_CHAINS:
                 del self._verified[next(iter(self._verified))]
             self._verified[key] = now
+
+
+def _decrypting(operation: Decrypt) -> Use:
+    ciphertext, raw = operation.ciphertext, isinstance(operation, DecryptSsl2) and operation.raw
+    mechanism = "CKM_RSA_X_509" if raw else "CKM_RSA_PKCS"
+    return Use(lambda member, patient: member.key.decrypt(ciphertext, raw=raw, patient=patient), lambda member: mechanism)
 
 
 def choose_identity(operation: ChooseClientIdentity) -> Identity | None:

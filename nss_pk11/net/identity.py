@@ -128,6 +128,7 @@ def _join(same: list[Identity]) -> Identity:
         key=KeyGroup(list(own.values())),
         schemes=tuple(scheme for scheme in first.schemes if all(scheme in identity.schemes for identity in same)),
         can_decrypt=all(identity.can_decrypt for identity in same),
+        can_decrypt_raw=all(identity.can_decrypt_raw for identity in same),
         cost=min(identity.cost for identity in same),
     )
 
@@ -162,6 +163,7 @@ def make_identity(key: PrivateKey, chain: tuple[bytes, ...], *, ocsp: bytes = b"
         schemes=schemes,
         key=key,
         can_decrypt=can_decrypt,
+        can_decrypt_raw=can_decrypt and key.can_decrypt_raw,
         names=tuple(certs.names(chain[0])),
         cost=key.latency * 1e6,
         ocsp=ocsp,

@@ -34,9 +34,9 @@ class _AskedKey:
         with self._logged_in():
             return self._key.sign(algorithm, message, prehashed=prehashed, patient=patient)
 
-    def decrypt(self, ciphertext: bytes, *, patient: bool = True) -> bytes | None:
+    def decrypt(self, ciphertext: bytes, *, raw: bool = False, patient: bool = True) -> bytes | None:
         with self._logged_in():
-            return self._key.decrypt(ciphertext, patient=patient)
+            return self._key.decrypt(ciphertext, raw=raw, patient=patient)
 
     def operate(self, once: Callable[[Any, bool], Any], *, patient: bool = True) -> Any:
         """Of keys on FORTEZZA cards."""

@@ -78,6 +78,7 @@ class KeyGroup:
             raise ConfigurationError("the keys of a group must be one key pair: " + ", ".join(key.uri for key in keys))
         self.algorithms = frozenset.intersection(*(key.algorithms for key in keys))
         self.can_decrypt = all(key.can_decrypt for key in keys)
+        self.can_decrypt_raw = all(key.can_decrypt_raw for key in keys)
         self.sensitive = all(key.sensitive for key in keys)
         self.extractable = any(key.extractable for key in keys)
         self.local = all(key.local for key in keys)
@@ -137,8 +138,8 @@ class KeyGroup:
         """On one token after the other until one can.  Raises the last one's TokenError."""
         return self._on_any(lambda key: key.sign(algorithm, message, prehashed=prehashed, patient=patient))
 
-    def decrypt(self, ciphertext: bytes, *, patient: bool = True) -> bytes | None:
-        return self._on_any(lambda key: key.decrypt(ciphertext, patient=patient))
+    def decrypt(self, ciphertext: bytes, *, raw: bool = False, patient: bool = True) -> bytes | None:
+        return self._on_any(lambda key: key.decrypt(ciphertext, raw=raw, patient=patient))
 
     def _on_any(self, use: Callable[[PrivateKey], Result]) -> Result:
         tried: list[Member] = []

@@ -123,15 +123,16 @@ class TokenKey:
         may_sign = bool(values.get(Attribute.SIGN, True))
         self._methods = methods(self.kind, order_bits(public_key), offered, allowed) if may_sign and public_key else {}
         self.algorithms = frozenset(self._methods)
-        self.can_decrypt = (
-            self.kind == "rsa"
-            and public_key is not None
-            and bool(values.get(Attribute.DECRYPT, True))
-            and "CKM_RSA_PKCS" in offered
-            and "CKF_DECRYPT" in offered["CKM_RSA_PKCS"].flags
-            and (not allowed or MECHANISM_NUMBERS["CKM_RSA_PKCS"] in allowed)
-        )
-        self._decryption = native.CK_MECHANISM(MECHANISM_NUMBERS["CKM_RSA_PKCS"])
+        may_decrypt = self.kind == "rsa" and public_key is not None and bool(values.get(Attribute.DECRYPT, True))
+        self._decryptions: dict[str, native.CK_MECHANISM] = {
+            name: native.CK_MECHANISM(MECHANISM_NUMBERS[name])
+            for name in ("CKM_RSA_PKCS", "CKM_RSA_X_509")
+            if may_decrypt
+            and name in offered
+            and "CKF_DECRYPT" in offered[name].flags
+            and (not allowed or MECHANISM_NUMBERS[name] in allowed)
+        }
+        self.can_decrypt, self.can_decrypt_raw = "CKM_RSA_PKCS" in self._decryptions, "CKM_RSA_X_509" in self._decryptions
         self.latency = _GUESSED_LATENCY.get(self.kind, 1e-3)
         self.operations = 0
 
@@ -215,21 +216,22 @@ class TokenKey:
         self._count(time.perf_counter() - started)
         return signature
 
-    def decrypt(self, ciphertext: bytes, *, patient: bool = True) -> bytes | None:
+    def decrypt(self, ciphertext: bytes, *, raw: bool = False, patient: bool = True) -> bytes | None:
         """See `PrivateKey.decrypt`."""
-        if not self.can_decrypt:
+        mechanism = "CKM_RSA_X_509" if raw else "CKM_RSA_PKCS"
+        if mechanism not in self._decryptions:
             raise TokenError(f'key "{self.label}" cannot decrypt', name="SEC_ERROR_INADEQUATE_KEY_USAGE", token=self.token.label)
         if len(ciphertext) != (self.bits + 7) // 8:
             return None
-        return self._operate(partial(self._decrypt_once, ciphertext), patient)
+        return self._operate(partial(self._decrypt_once, mechanism, ciphertext), patient)
 
-    def _decrypt_once(self, ciphertext: bytes, place: Place, patient: bool) -> bytes | None:
+    def _decrypt_once(self, mechanism: str, ciphertext: bytes, place: Place, patient: bool) -> bytes | None:
         session = self._session(place, patient)
         home = place.home
         try:
-            rv = home.functions.C_DecryptInit(session.handle, ctypes.addressof(self._decryption), place.handle)
+            rv = home.functions.C_DecryptInit(session.handle, ctypes.addressof(self._decryptions[mechanism]), place.handle)
             if rv:
-                raise self._fault(rv, "C_DecryptInit", "CKM_RSA_PKCS", "decrypt")
+                raise self._fault(rv, "C_DecryptInit", mechanism, "decrypt")
             if self.always_authenticate:
                 home.authenticate(session.handle, self._pins, self.label)
             session.length.value = len(ciphertext)
@@ -237,7 +239,7 @@ class TokenKey:
                 session.handle, ciphertext, len(ciphertext), session.buffer_address, session.length_address
             )
             if rv in _NOT_THE_CIPHERTEXT:
-                raise self._fault(rv, "C_Decrypt", "CKM_RSA_PKCS", "decrypt")
+                raise self._fault(rv, "C_Decrypt", mechanism, "decrypt")
         except BaseException:
             home.pool.drop(session)
             raise

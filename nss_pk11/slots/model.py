@@ -140,6 +140,10 @@ class PrivateKey(Protocol):
     @property
     def can_decrypt(self) -> bool: ...
     @property
+    def can_decrypt_raw(self) -> bool:
+        """Without taking the padding off (CKM_RSA_X_509), which only SSL 2.0 has a use for."""
+
+    @property
     def sensitive(self) -> bool: ...
     @property
     def extractable(self) -> bool: ...
@@ -174,8 +178,12 @@ class PrivateKey(Protocol):
         may take long and may ask for a PIN; not `patient` means to fail at once instead, also where every session is busy.
         """
 
-    def decrypt(self, ciphertext: bytes, *, patient: bool = True) -> bytes | None:
-        """RSAES-PKCS1-v1_5.  None where the failure may depend on the ciphertext; TokenError where it cannot."""
+    def decrypt(self, ciphertext: bytes, *, raw: bool = False, patient: bool = True) -> bytes | None:
+        """RSAES-PKCS1-v1_5.  None where the failure may depend on the ciphertext; TokenError where it cannot.
+
+        `raw`: the whole block, padding and all, as long as the modulus (RFC 8017 section 7.2.2, EM).  Whoever asks for it must
+        treat bad padding as carefully as a token should.
+        """
 
 
 class Token(ABC):

@@ -66,7 +66,8 @@ class Identity:
     attributes; `can_decrypt`: RSA key exchange is possible; `names`: dNSName patterns of the leaf ("*.example.com"),
     lower case; `cost`: CPU microseconds of one signature, to choose the cheapest; `key`: the driver's own; `curve`: the
     group of an EC key; `modulus_bits`: of an RSA key; `ocsp`: a DER response to staple, or b""; `kea`: the key does KEA, and
-    nothing else (FORTEZZA); `shared_with_ssl2`: an RSA key that may serve SSL 2.0 and do other things all the same (DROWN).
+    nothing else (FORTEZZA); `shared_with_ssl2`: an RSA key that may serve SSL 2.0 and do other things all the same (DROWN);
+    `can_decrypt_raw`: also with the padding left on, in which SSL 2.0 looks for the mark of a rollback.
     """
 
     chain: tuple[bytes, ...]
@@ -81,6 +82,7 @@ class Identity:
     modulus_bits: int = 0
     kea: bool = False
     shared_with_ssl2: bool = False
+    can_decrypt_raw: bool = False
 
 
 @dataclass(frozen=True, eq=False)

@@ -61,9 +61,13 @@ class Decrypt(Operation):
 
 
 class DecryptSsl2(Decrypt):
-    """The same for SSL 2.0, whose keys should do nothing else (DROWN)."""
+    """The same for SSL 2.0, whose keys should do nothing else (DROWN).  `raw`: the result is the whole block, padding and all."""
 
-    __slots__ = ()
+    __slots__ = ("raw",)
+
+    def __init__(self, identity: Identity, ciphertext: bytes, raw: bool = False) -> None:
+        super().__init__(identity, ciphertext)
+        self.raw = raw
 
 
 class TokenCipher(Protocol):

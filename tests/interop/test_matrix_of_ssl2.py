@@ -303,6 +303,33 @@ def test_who_knows_better_speaks_better(openssl: Commanded, old_pki: OldPKI, old
         assert seen.info.version is version
 
 
+def rolled_back(hello: bytes) -> bytes:
+    """As if the client knew SSL 2.0 alone: neither versions nor ciphers are authenticated."""
+    assert hello[2] == 1
+    assert hello[3:5] == Version.tls1_2.to_bytes(2, "big")
+    return hello[:3] + Version.ssl2.to_bytes(2, "big") + hello[5:]
+
+
+def test_a_rollback(openssl: Commanded, old_pki: OldPKI, old_trust: OldTrust, identity: Identity) -> None:
+    """OpenSSL's mark in the padding, which the token gives out with CKM_RSA_X_509, tells a server that could have done better."""
+    shared = dataclasses.replace(identity, shared_with_ssl2=True)
+    both: dict[str, Any] = {**EVERYTHING, "min_version": Version.ssl2, "suites": OLD_SUITES + SSL2_SUITES}
+    for settings, refused in ((both, True), (ONLY, False)):
+        config = ServerConfig(identities=(shared,), **settings)  # type: ignore[arg-type]
+        with OurServer(config, trust=old_trust, application=Answering) as server, Meddler(server.port, rolled_back) as between:
+            [done] = openssl.connect(between.port, **words(old_pki, verify=True) | {"protocol": "ssl23"})
+            seen = server.next(0)
+            assert seen.info.version is Version.ssl2
+            assert done.ok is not refused, done
+            if refused:  # as any wrong master key is
+                assert seen.error is not None
+                assert seen.error.name == "SSL_ERROR_BAD_MAC_READ"
+            before = server.mark()
+            [done] = openssl.connect(server.port, **words(old_pki, verify=True))  # a client that knows no better
+            assert done.ok, done
+            assert server.next(before).info.version is Version.ssl2
+
+
 def test_a_server_that_does_not_speak_it(tolerant: OurServer, openssl: Commanded, old_pki: OldPKI) -> None:
     before = tolerant.mark()
     [done] = openssl.connect(tolerant.port, **words(old_pki))

@@ -118,8 +118,22 @@ def test_decryption_that_fails_by_the_ciphertext_is_no_error(find: Find) -> None
         assert key.decrypt(ciphertext) is None
 
 
+def test_decrypt_with_the_padding_left_on(find: Find, keys: dict[str, KeyOnToken]) -> None:
+    key, public, secret = find("rsa"), keys["rsa"].public_key, os.urandom(48)
+    assert key.can_decrypt_raw
+    block = key.decrypt(public.encrypt(secret, padding.PKCS1v15()), raw=True)  # type: ignore[union-attr]
+    assert block is not None
+    assert (len(block), block[:2], block[-49:]) == (256, b"\0\2", b"\0" + secret)
+    assert b"\0" not in block[2:-49]
+    for ciphertext in (bytes(256), b"\1" * 256):
+        assert len(key.decrypt(ciphertext, raw=True) or b"") == 256
+    for ciphertext in (b"\xff" * 256, b"", b"short", bytes(257)):
+        assert key.decrypt(ciphertext, raw=True) is None
+
+
 def test_keys_that_cannot_decrypt_say_so(find: Find) -> None:
     assert not find("p256").can_decrypt
+    assert not find("p256").can_decrypt_raw
     with pytest.raises(TokenError, match="cannot decrypt"):
         find("p256").decrypt(bytes(256))
 
@@ -190,6 +204,7 @@ def test_key_allowed_one_mechanism(generate: Callable[..., PrivateKey], mechanis
     found = generate("rsa2048", "plain", ALLOWED_MECHANISMS=MECHANISM_NUMBERS[mechanism].to_bytes(8, sys.byteorder))
     assert found.algorithms == expected
     assert found.can_decrypt == (mechanism == "CKM_RSA_PKCS")
+    assert found.can_decrypt_raw == (mechanism == "CKM_RSA_X_509")
     for algorithm in expected:
         verify(found.public_key, algorithm, found.sign(algorithm, b"message"), b"message")
         if mechanism.startswith("CKM_SHA"):  # the token itself hashes

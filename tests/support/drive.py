@@ -30,7 +30,7 @@ from nss_pk11.tls.engine import Engine
 from nss_pk11.tls.events import Data, ForgetSession, NewSession, StoreSession
 from nss_pk11.tls.session import Session
 from nss_pk11.tls.signatures import allowed_in, fits, key_kind, md5_sha1
-from nss_pk11.tls.waits import ChooseClientIdentity, Decrypt, LookupSession, Operation, Sign, VerifyPeer
+from nss_pk11.tls.waits import ChooseClientIdentity, Decrypt, DecryptSsl2, LookupSession, Operation, Sign, VerifyPeer
 
 from .pki import Credential
 
@@ -162,6 +162,10 @@ class Driver:
             key: Any = operation.identity.key
             if isinstance(key, SoftwareKey):
                 return key.decrypt(operation.ciphertext)
+            if isinstance(operation, DecryptSsl2) and operation.raw:
+                private = key.private_numbers()
+                block = pow(int.from_bytes(operation.ciphertext, "big"), private.d, private.public_numbers.n)
+                return block.to_bytes(key.key_size // 8, "big")
             try:
                 return key.decrypt(operation.ciphertext, padding.PKCS1v15())
             except ValueError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from nss_pk11.tls.events import PeerClosed
 from nss_pk11.tls.messages import ssl2 as messages
 from nss_pk11.tls.messages.hello import ClientHello
 from nss_pk11.tls.session import Session
-from nss_pk11.tls.ssl2.server import select
+from nss_pk11.tls.ssl2.server import MARK, select, select_unmarked
 from nss_pk11.tls.suites import BY_NAME, DEFAULT_SUITES, LEGACY_SUITES, SSL2_SUITES, SUITES, Suite
 from nss_pk11.tls.waits import Decrypt, DecryptSsl2
 
@@ -233,6 +234,56 @@ def test_the_mask_chooses_as_a_branch_would() -> None:
     assert select(b"12345", b"abcde") == b"12345"
     for wrong in (None, b"", b"1234", b"123456"):
         assert select(wrong, b"abcde") == b"abcde"
+
+
+def block(padding: bytes, separator: bytes = b"\0", begins: bytes = b"\0\2") -> bytes:
+    return begins + padding + separator + b"12345"
+
+
+def test_the_mask_looks_at_the_padding_too() -> None:
+    for padding in (b"\1" * 56, b"\1" * 48 + MARK[1:] + b"\4", MARK + b"\1" * 48, b"\1" * 47 + MARK + b"\1"):
+        assert select_unmarked(block(padding), b"abcde", 64) == b"12345"
+    plain = b"\1" * 56
+    wrong = {
+        "marked": block(b"\1" * 48 + MARK),
+        "a zero first": block(b"\0" + plain[1:]),
+        "a zero last": block(plain[1:] + b"\0"),
+        "no separator": block(plain, b"\1"),
+        "type 1": block(plain, begins=b"\0\1"),
+        "no zero in front": block(plain, begins=b"\1\2"),
+        "zeros": bytes(64),
+        "none": None,
+        "empty": b"",
+    }
+    for what, found in wrong.items():
+        assert select_unmarked(found, b"abcde", 64) == b"abcde", what
+    assert select_unmarked(block(plain)[1:], b"abcde", 64) == b"12345"  # a token that leaves the zero out
+    for size in range(20):  # of a ciphertext that is not as long as the key
+        assert select_unmarked(None, b"abcde", size) == b"abcde"
+
+
+def test_a_rollback_looks_like_bad_padding(engine_pki: PKI) -> None:
+    """And is one only for a server that could have done better, and sees the padding."""
+    knows_better = OLD | {"suites": SUITES + SSL2_SUITES, "min_version": Version.ssl2}
+    own = replace(drive.identity(engine_pki.server("rsa")), shared_with_ssl2=True)
+    for settings, sees, marks, good in (
+        (knows_better, True, True, False),
+        (knows_better, True, False, True),
+        (knows_better, False, True, True),
+        (ONLY, True, True, True),
+    ):
+        server = drive.server(identities=(replace(own, can_decrypt_raw=sees),), **settings)
+        client = drive.client(**(knows_better if marks else ONLY))
+        first = messages.ClientHello.decode(messages_in(client.give())[0])
+        server.take(record(hello(*first.kinds, challenge=first.challenge)))  # of SSL 2.0, whatever the client has offered
+        client.take(server.give())
+        server.take(client.give())
+        [operation] = server.operations
+        assert isinstance(operation, DecryptSsl2)
+        assert operation.raw is (sees and settings is knows_better)
+        assert (server.error is None) is good
+        if server.error is not None:
+            assert (server.error.name, server.give()) == ("SSL_ERROR_BAD_MAC_READ", b"")
 
 
 def test_sessions_grow_old_in_a_hundred_seconds(engine_pki: PKI) -> None:

@@ -217,6 +217,7 @@ class DatabaseKey:
     extractable = True  # with the password: PKCS #12
     local = False
     always_authenticate = False
+    can_decrypt_raw = SoftwareKey.can_decrypt_raw
     parallel = os.cpu_count() or 1
 
     def __init__(self, home: DatabaseToken, record: KeyRecord, label: str, pins: PinProvider | None) -> None:
@@ -248,9 +249,9 @@ class DatabaseKey:
         self._count(key)
         return signature
 
-    def decrypt(self, ciphertext: bytes, *, patient: bool = True) -> bytes | None:
+    def decrypt(self, ciphertext: bytes, *, raw: bool = False, patient: bool = True) -> bytes | None:
         key = self._key(patient)
-        plaintext = key.decrypt(ciphertext, patient=patient)
+        plaintext = key.decrypt(ciphertext, raw=raw, patient=patient)
         self._count(key)
         return plaintext
 

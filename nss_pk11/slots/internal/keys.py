@@ -47,6 +47,8 @@ class SoftwareKey:
     extractable = True
     local = False
     always_authenticate = False
+    # `cryptography` has no RSA without padding, and Python's pow would give the private exponent away by its time.
+    can_decrypt_raw = False
     parallel = os.cpu_count() or 1
 
     def __init__(self, key: object, label: str, token: TokenInfo, id: bytes = b"") -> None:
@@ -81,9 +83,9 @@ class SoftwareKey:
         self._count(time.perf_counter() - started)
         return signature
 
-    def decrypt(self, ciphertext: bytes, *, patient: bool = True) -> bytes | None:
+    def decrypt(self, ciphertext: bytes, *, raw: bool = False, patient: bool = True) -> bytes | None:
         """OpenSSL rejects implicitly: bad padding gives a plaintext derived from key and ciphertext, in the same time."""
-        if not isinstance(self._key, rsa.RSAPrivateKey):
+        if raw or not isinstance(self._key, rsa.RSAPrivateKey):
             raise TokenError(f'key "{self.label}" cannot decrypt', name="SEC_ERROR_INADEQUATE_KEY_USAGE", token=self.token.label)
         try:
             plaintext = self._key.decrypt(ciphertext, padding.PKCS1v15())

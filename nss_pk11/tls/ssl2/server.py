@@ -23,6 +23,8 @@ from ..waits import DecryptSsl2, LookupSession, Receive, VerifyPeer
 from .keys import LIFETIME, Keys, receive
 
 M = MessageType
+MARK = b"\x03" * 8  # what ends the padding of a client that knows SSL 3.0 or newer
+_IS_ZERO = b"\1" + bytes(255)  # for bytes.translate, which looks at every byte
 
 
 class ServerHandshake:
@@ -111,7 +113,10 @@ class ServerHandshake:
     def _receive_client_master_key(self) -> Flow:
         """Whatever the ciphertext decrypts to, or fails to, the handshake goes on with a secret of the right length, and only a
         ClientFinished shows whether it was the right one.  What is in clear is as long as the cipher has it, neither more nor
-        less: to try some bytes at a time is another of DROWN's oracles."""
+        less: to try some bytes at a time is another of DROWN's oracles.
+
+        A server that could have spoken SSL 3.0 looks for the mark of a client that could, too (RFC 6101 appendix E.2), where the
+        token gives it the padding to look at."""
         key = messages.ClientMasterKey.decode((yield from receive(self.link, M.client_master_key)))
         suite = next((suite for suite in self.common if suite.kind == key.kind), None)
         if suite is None:
@@ -122,8 +127,10 @@ class ServerHandshake:
         if len(key.clear) != cipher.key - cipher.secret or len(key.argument) != cipher.block:
             raise DecodeError("master key or argument of a wrong length")
         fallback = self.config.random(cipher.secret)  # before anything is known, so that its cost tells nothing
-        plaintext = yield DecryptSsl2(self.identity, key.encrypted)
-        self._take_master(suite, key.clear + select(plaintext, fallback) + key.argument)
+        raw = self.identity.can_decrypt_raw and self.config.max_version > V.ssl2
+        decrypted = yield DecryptSsl2(self.identity, key.encrypted, raw)
+        secret = select_unmarked(decrypted, fallback, len(key.encrypted)) if raw else select(decrypted, fallback)
+        self._take_master(suite, key.clear + secret + key.argument)
 
     def _use_keys(self) -> None:
         self.keys = Keys(self.suite, self.master, self.argument, self.challenge, self.connection_id)
@@ -173,8 +180,32 @@ class ServerHandshake:
 def select(plaintext: bytes | None, fallback: bytes) -> bytes:
     """`plaintext` if it is as long as `fallback`, otherwise that; by a mask, not a branch."""
     size, found = len(fallback), plaintext or b""
+    return _choose((found + bytes(size))[:size], fallback, len(found) == size)
+
+
+def select_unmarked(block: bytes | None, fallback: bytes, size: int) -> bytes:
+    """What the padding of `block` (RFC 8017 section 7.2.2, `size` bytes) leaves, if that is as long as `fallback`; otherwise,
+    or if the padding bears the mark of a client that knows SSL 3.0 or newer (RFC 6101 appendix E.2), `fallback`.
+
+    The mark is no error of its own.  Whoever varies a ciphertext would learn from one that the rest of the padding was good,
+    which is Bleichenbacher's oracle.  So a rollback ends as bad padding does: the client's Finished does not fit.
+    """
+    whole = (block or b"").rjust(size, b"\0")  # tokens may leave out zeros in front; all zeros is bad padding
+    start = size - len(fallback)
+    padding = whole[2 : start - 1]
+    good = (
+        compare_digest(whole[:2], b"\0\2")
+        & compare_digest(padding.translate(_IS_ZERO), bytes(len(padding)))
+        & (len(padding) >= len(MARK))
+        & compare_digest(whole[start - 1 : start], b"\0")
+        & (not compare_digest(padding[-len(MARK) :], MARK))
+    )
+    return _choose(whole[start:], fallback, good)
+
+
+def _choose(found: bytes, fallback: bytes, good: bool) -> bytes:
+    size = len(fallback)
     ones = (1 << 8 * size) - 1
-    mask = -int(len(found) == size) & ones
-    padded = (found + bytes(size))[:size]
-    chosen = int.from_bytes(padded, "big") & mask | int.from_bytes(fallback, "big") & (mask ^ ones)
+    mask = -int(good) & ones
+    chosen = int.from_bytes(found, "big") & mask | int.from_bytes(fallback, "big") & (mask ^ ones)
     return chosen.to_bytes(size, "big")
