@@ -48,6 +48,7 @@ WANTED = (
 
 _GUESSED_LATENCY = {"rsa": 1e-3, "dsa": 5e-4, "ec": 1e-4, "ed25519": 1e-4, "ed448": 5e-4}  # seconds, in software
 _WEIGHT = 0.1  # of the newest signature in the average
+TRIES = 3  # of an operation whose sessions went while others recovered
 
 # What C_Decrypt may answer for reasons that no ciphertext can bring about.  All else must look like any bad ciphertext: a
 # device error too, as some devices answer bad padding with it (RFC 5246 section 7.4.7.1).
@@ -260,13 +261,25 @@ class TokenKey:
                 raise
             place.home.lost(error.rv, place.generation)
         try:
-            self._find_again(place, began)
-            result = once(self.place, patient)
+            result = self._operate_again(once, place, began)
         except TokenError as error:
             place.home.recovered(error.rv)
             raise
         place.home.recovered(faults.OK)
         return result
+
+    def _operate_again(self, once: Callable[[Place, bool], Result], stale: Place, began: float) -> Result:
+        """The second try; a few, where the pool had no session for it since another thread's recovery began after this one's."""
+        for tries_left in reversed(range(TRIES)):
+            self._find_again(stale, began)
+            stale = self.place
+            try:
+                return once(stale, True)
+            except TokenError as error:
+                if not tries_left or (error.function, error.rv) != ("C_OpenSession", faults.SESSION_HANDLE_INVALID):
+                    raise
+                stale.home.lost(error.rv, stale.generation)
+        raise AssertionError("the last try returns or raises")
 
     def _session(self, place: Place, patient: bool) -> Worker:
         """A session in which our handle means our key: both are of one generation."""
