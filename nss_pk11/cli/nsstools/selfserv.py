@@ -70,34 +70,7 @@ PARAMETERS = """\
 A client ends the server by "GET /stop HTTP/1.0".  Any file that this process may read is served to whoever asks.
 """
 
-CIPHERS = """\
--c ciphers   Letter(s) chosen from the following list
-c    SSL3 RSA WITH RC4 128 MD5
-d    SSL3 RSA WITH 3DES EDE CBC SHA
-e    SSL3 RSA WITH DES CBC SHA
-f    SSL3 RSA EXPORT WITH RC4 40 MD5
-g    SSL3 RSA EXPORT WITH RC2 CBC 40 MD5
-i    SSL3 RSA WITH NULL MD5
-j    SSL3 RSA FIPS WITH 3DES EDE CBC SHA
-k    SSL3 RSA FIPS WITH DES CBC SHA
-l    SSL3 RSA EXPORT WITH DES CBC SHA\t(new)
-m    SSL3 RSA EXPORT WITH RC4 56 SHA\t(new)
-n    SSL3 RSA WITH RC4 128 SHA
-o    TLS_DHE_DSS_WITH_RC4_128_SHA
-p    TLS_DHE_RSA_WITH_3DES_EDE_CBC_SHA
-q    TLS_DHE_DSS_WITH_3DES_EDE_CBC_SHA
-r    TLS_DHE_RSA_WITH_DES_CBC_SHA
-s    TLS_DHE_DSS_WITH_DES_CBC_SHA
-t    TLS_DHE_DSS_WITH_AES_128_CBC_SHA
-u    TLS_DHE_RSA_WITH_AES_128_CBC_SHA
-v    SSL3 RSA WITH AES 128 CBC SHA
-w    TLS_DHE_DSS_WITH_AES_256_CBC_SHA
-x    TLS_DHE_RSA_WITH_AES_256_CBC_SHA
-y    SSL3 RSA WITH AES 256 CBC SHA
-z    SSL3 RSA WITH NULL SHA
-
-:WXYZ  Use cipher with hex code { 0xWX , 0xYZ } in TLS
-"""
+CIPHERS = words.letters_page("   ", tls_names=True)
 RUN_FOR_USAGE = f"Run '{PROGRAM} -h' for usage information."
 
 

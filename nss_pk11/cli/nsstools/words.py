@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import string
 from collections.abc import Iterator
 from getopt import GetoptError, gnu_getopt
@@ -63,6 +64,46 @@ class BadSuite(Exception):
     def __init__(self, kind: Literal["letter", "short", "digit", "zero"], what: str) -> None:
         super().__init__(what)
         self.kind, self.what = kind, what
+
+
+# As `-Y` lists them.
+_LETTERS_PAGE = """\
+c    SSL3 RSA WITH RC4 128 MD5
+d    SSL3 RSA WITH 3DES EDE CBC SHA
+e    SSL3 RSA WITH DES CBC SHA
+f    SSL3 RSA EXPORT WITH RC4 40 MD5
+g    SSL3 RSA EXPORT WITH RC2 CBC 40 MD5
+i    SSL3 RSA WITH NULL MD5
+j    SSL3 RSA FIPS WITH 3DES EDE CBC SHA
+k    SSL3 RSA FIPS WITH DES CBC SHA
+l    SSL3 RSA EXPORT WITH DES CBC SHA\t(new)
+m    SSL3 RSA EXPORT WITH RC4 56 SHA\t(new)
+n    SSL3 RSA WITH RC4 128 SHA
+o    SSL3 DHE DSS WITH RC4 128 SHA
+p    SSL3 DHE RSA WITH 3DES EDE CBC SHA
+q    SSL3 DHE DSS WITH 3DES EDE CBC SHA
+r    SSL3 DHE RSA WITH DES CBC SHA
+s    SSL3 DHE DSS WITH DES CBC SHA
+t    SSL3 DHE DSS WITH AES 128 CBC SHA
+u    SSL3 DHE RSA WITH AES 128 CBC SHA
+v    SSL3 RSA WITH AES 128 CBC SHA
+w    SSL3 DHE DSS WITH AES 256 CBC SHA
+x    SSL3 DHE RSA WITH AES 256 CBC SHA
+y    SSL3 RSA WITH AES 256 CBC SHA
+z    SSL3 RSA WITH NULL SHA
+
+:WXYZ  Use cipher with hex code { 0xWX , 0xYZ } in TLS
+"""
+
+
+def letters_page(margin: str, *, tls_names: bool = False) -> str:
+    """What `-Y` says of `-c`.  `tls_names`: the DHE suites as TLS_DHE_…, which is how selfserv writes them."""
+    page = re.sub("SSL3 DHE .*", _tls_name, _LETTERS_PAGE) if tls_names else _LETTERS_PAGE
+    return f"-c ciphers{margin}Letter(s) chosen from the following list\n{page}"
+
+
+def _tls_name(found: re.Match[str]) -> str:
+    return found[0].replace("SSL3", "TLS").replace(" ", "_")
 
 
 def suites(text: str) -> list[int]:
