@@ -128,15 +128,18 @@ class Settings:
     passwords: Passwords = field(default_factory=Passwords)
 
 
-_SWITCHES = {
-    "D": "no_delay", "E": "post_handshake", "G": "extended_master_secret", "N": "no_cache", "Q": "alpn",
-    "R": "no_rollback_detection", "Z": "zero_rtt", "b": "bind_only", "m": "model_socket", "o": "overlook", "u": "tickets",
-}  # fmt: skip
-_TEXTS = {
-    "2": "full_duplex", "A": "stapling_ca", "P": "prefix", "c": "suites", "d": "directory", "i": "pid_file", "k": "expected_name",
-}  # fmt: skip
-_NUMBERS = {"C": "cache_entries", "U": "reuse_ecdhe", "g": "blocks", "p": "port"}
-_COUNTS = {"r": "requests", "v": "verbose"}
+_FIELDS = words.Fields(
+    switches={
+        "D": "no_delay", "E": "post_handshake", "G": "extended_master_secret", "N": "no_cache", "Q": "alpn",
+        "R": "no_rollback_detection", "Z": "zero_rtt", "b": "bind_only", "m": "model_socket", "o": "overlook", "u": "tickets",
+    },
+    texts={
+        "2": "full_duplex", "A": "stapling_ca", "P": "prefix", "c": "suites", "d": "directory", "i": "pid_file",
+        "k": "expected_name",
+    },
+    numbers={"C": "cache_entries", "U": "reuse_ecdhe", "g": "blocks", "p": "port"},
+    counts={"r": "requests", "v": "verbose"},
+)  # fmt: skip
 _IGNORED = frozenset("lsy")
 _REFUSED = {
     "X": "encrypted ClientHello is not done here",
@@ -179,15 +182,9 @@ def parse(arguments: list[str]) -> Settings:
 
 def _take(settings: Settings, flag: str, value: str) -> None:
     """One flag."""
-    if flag in _SWITCHES:
-        setattr(settings, _SWITCHES[flag], True)
-    elif flag in _TEXTS:
-        setattr(settings, _TEXTS[flag], value)
-    elif flag in _NUMBERS:
-        setattr(settings, _NUMBERS[flag], words.number(value))
-    elif flag in _COUNTS:
-        setattr(settings, _COUNTS[flag], getattr(settings, _COUNTS[flag]) + 1)
-    elif flag in _VALUES:
+    if _FIELDS.take(settings, flag, value):
+        return
+    if flag in _VALUES:
         name, read = _VALUES[flag]
         try:
             setattr(settings, name, read(value))

@@ -127,10 +127,12 @@ class Settings:
 
 
 _OPTIONS = {"N": SSL_NO_CACHE, "T": SSL_ENABLE_OCSP_STAPLING, "u": SSL_ENABLE_SESSION_TICKETS}
-_TEXTS = {"C": "suites", "a": "sni", "d": "directory", "f": "file", "n": "nickname", "": "host"}
-_NUMBERS = {"P": "full_percentage", "c": "connections", "p": "port", "t": "threads"}
-_COUNTS = {"o": "overlook", "v": "verbose"}
-_SWITCHES = {"D": "no_delay", "i": "go_on", "q": "quit_when_gone"}
+_FIELDS = words.Fields(
+    switches={"D": "no_delay", "i": "go_on", "q": "quit_when_gone"},
+    texts={"C": "suites", "a": "sni", "d": "directory", "f": "file", "n": "nickname", "": "host"},
+    numbers={"P": "full_percentage", "c": "connections", "p": "port", "t": "threads"},
+    counts={"o": "overlook", "v": "verbose"},
+)  # fmt: skip
 _NOTED = {
     "g": "false start is not done here; requests wait for the handshake",
     "z": "compression is not done here",
@@ -154,16 +156,10 @@ def parse(arguments: list[str]) -> Settings:
 
 def _take(settings: Settings, flag: str, value: str) -> None:
     """One flag."""
+    if _FIELDS.take(settings, flag, value):
+        return
     if flag in _OPTIONS:
         settings.options[_OPTIONS[flag]] = 1
-    elif flag in _TEXTS:
-        setattr(settings, _TEXTS[flag], value)
-    elif flag in _NUMBERS:
-        setattr(settings, _NUMBERS[flag], words.number(value))
-    elif flag in _COUNTS:
-        setattr(settings, _COUNTS[flag], getattr(settings, _COUNTS[flag]) + 1)
-    elif flag in _SWITCHES:
-        setattr(settings, _SWITCHES[flag], True)
     elif flag == "V":
         settings.versions = words.version_range(value, settings.versions)
     elif flag == "J":

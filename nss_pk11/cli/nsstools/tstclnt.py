@@ -125,13 +125,18 @@ _OPTIONS = {
     "e": (SSL_ENABLE_TLS13_COMPAT_MODE, "error enabling middlebox compatibility mode"),
     "u": (SSL_ENABLE_SESSION_TICKETS, "error enabling Session Ticket extension"),
 }
-_SWITCHES = {
-    "D": "no_database", "O": "synchronous", "Q": "stop_after_handshake", "S": "skip_header", "b": "builtins",
-    "f": "client_speaks_first", "o": "overlook", "q": "ping",
-}  # fmt: skip
-_TEXTS = {"A": "request_file", "R": "root_module", "d": "directory", "h": "host", "n": "nickname"}
-_NUMBERS = {"L": "connections", "M": "revocation_methods", "m": "pause", "p": "port", "r": "renegotiations", "t": "ping_seconds"}
-_COUNTS = {"C": "dump_chain", "F": "revocation", "v": "verbose"}
+_FIELDS = words.Fields(
+    switches={
+        "D": "no_database", "O": "synchronous", "Q": "stop_after_handshake", "S": "skip_header", "b": "builtins", "f":
+        "client_speaks_first", "o": "overlook", "q": "ping",
+    },
+    texts={"A": "request_file", "R": "root_module", "d": "directory", "h": "host", "n": "nickname"},
+    numbers={
+        "L": "connections", "M": "revocation_methods", "m": "pause", "p": "port", "r": "renegotiations", "t":
+        "ping_seconds",
+    },
+    counts={"C": "dump_chain", "F": "revocation", "v": "verbose"},
+)  # fmt: skip
 _NOTED = {
     "B": "delegated credentials are not asked for here",
     "U": "signed certificate timestamps are not asked for here",
@@ -168,17 +173,11 @@ def parse(arguments: list[str]) -> Settings:
 
 def _take(settings: Settings, flag: str, value: str) -> None:
     """One flag."""
+    if _FIELDS.take(settings, flag, value):
+        return
     if flag in _OPTIONS:
         option, what = _OPTIONS[flag]
         settings.options[option] = what
-    elif flag in _SWITCHES:
-        setattr(settings, _SWITCHES[flag], True)
-    elif flag in _TEXTS:
-        setattr(settings, _TEXTS[flag], value)
-    elif flag in _NUMBERS:
-        setattr(settings, _NUMBERS[flag], words.number(value))
-    elif flag in _COUNTS:
-        setattr(settings, _COUNTS[flag], getattr(settings, _COUNTS[flag]) + 1)
     elif flag in _VALUES:
         name, read = _VALUES[flag]
         setattr(settings, name, read(settings, value))

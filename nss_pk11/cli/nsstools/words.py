@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import string
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from getopt import GetoptError, gnu_getopt
 from typing import Literal, NamedTuple, TypeVar
 
@@ -31,6 +31,30 @@ def flags(arguments: list[str], letters: str) -> Iterator[tuple[str, str]]:
         raise BadFlags("") from error
     yield from ((flag[1:], value) for flag, value in found)
     yield from (("", word) for word in words)
+
+
+class Fields(NamedTuple):
+    """Flags that do no more than set a field of a program's settings, each with the field's name: to True, to the text or number
+    that comes with the flag, or to one more than it was."""
+
+    switches: Mapping[str, str]
+    texts: Mapping[str, str]
+    numbers: Mapping[str, str]
+    counts: Mapping[str, str]
+
+    def take(self, settings: object, flag: str, value: str) -> bool:
+        """Whether `flag` is one of them."""
+        if flag in self.switches:
+            setattr(settings, self.switches[flag], True)
+        elif flag in self.texts:
+            setattr(settings, self.texts[flag], value)
+        elif flag in self.numbers:
+            setattr(settings, self.numbers[flag], number(value))
+        elif flag in self.counts:
+            setattr(settings, self.counts[flag], getattr(settings, self.counts[flag]) + 1)
+        else:
+            return False
+        return True
 
 
 def number(text: str) -> int:
