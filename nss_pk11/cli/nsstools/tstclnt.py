@@ -127,13 +127,13 @@ _OPTIONS = {
 }
 _FIELDS = words.Fields(
     switches={
-        "D": "no_database", "O": "synchronous", "Q": "stop_after_handshake", "S": "skip_header", "b": "builtins", "f":
-        "client_speaks_first", "o": "overlook", "q": "ping",
+        "D": "no_database", "O": "synchronous", "Q": "stop_after_handshake", "S": "skip_header", "b": "builtins",
+        "f": "client_speaks_first", "o": "overlook", "q": "ping",
     },
     texts={"A": "request_file", "R": "root_module", "d": "directory", "h": "host", "n": "nickname"},
     numbers={
-        "L": "connections", "M": "revocation_methods", "m": "pause", "p": "port", "r": "renegotiations", "t":
-        "ping_seconds",
+        "L": "connections", "M": "revocation_methods", "m": "pause", "p": "port", "r": "renegotiations",
+        "t": "ping_seconds",
     },
     counts={"C": "dump_chain", "F": "revocation", "v": "verbose"},
 )  # fmt: skip
