@@ -31,6 +31,7 @@ def connect(link: Link, config: ClientConfig) -> Flow:
     if isinstance(raw, Ssl2Message):
         link.info.version = V.ssl2
         yield from ClientHandshake2(link, config, opening.session).run(raw)
+        return
     server_hello = ServerHello.decode(raw)
     if X.supported_versions in server_hello.extensions:
         if config.max_version < V.tls1_3:

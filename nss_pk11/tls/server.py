@@ -29,6 +29,7 @@ def accept(link: Link, config: ServerConfig) -> Flow:
         if speaks_ssl2(config, greeting.version):
             link.info.version, link.info.client_random = V.ssl2, greeting.challenge
             yield from ServerHandshake2(link, config).run(greeting)
+            return
         hello = greeting.newer(raw)
     else:
         hello = ClientHello.decode(raw)
