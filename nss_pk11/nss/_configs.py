@@ -37,6 +37,10 @@ SCHEMES = (
     *(scheme for scheme in SignatureScheme if scheme not in DEFAULT_SCHEMES and scheme.name != "rsa_pkcs1_md5_sha1"),
 )
 
+LEAST_DH_BITS = 1023  # NSS's SSL_DH_MIN_P_BITS
+SHARES_KEYS = "NSS_PK11_SHARE_KEYS_WITH_SSL2"  # in the environment, not empty: an RSA key may serve SSL 2.0 and newer versions
+_LOOK_AGAIN = 1.0  # seconds until a slot is asked again whether its token is there, as in NSS (nssSlot_IsTokenPresent)
+
 Mode = Literal["never", "secure", "legacy"]
 
 # By SSL_ENABLE_RENEGOTIATION.  "Transitional" is for clients: they still renegotiate with servers that lack RFC 5746.
@@ -70,10 +74,6 @@ def _client(settings: Settings, restricted: bool) -> ClientConfig:
         least_dh_bits=LEAST_DH_BITS,
     )
     return made
-
-
-LEAST_DH_BITS = 1023  # NSS's SSL_DH_MIN_P_BITS
-SHARES_KEYS = "NSS_PK11_SHARE_KEYS_WITH_SSL2"  # in the environment, not empty: an RSA key may serve SSL 2.0 and newer versions
 
 
 def server_config(settings: Settings, first: bool, session_ids: bool, tickets: Tickets | None) -> ServerConfig:
@@ -148,9 +148,6 @@ def _common(settings: Settings, restricted: bool) -> dict[str, Any]:
         "v2_hello": settings.on(o.SSL_V2_COMPATIBLE_HELLO),
         "named_dh_groups_only": settings.on(o.SSL_REQUIRE_DH_NAMED_GROUPS),
     }
-
-
-_LOOK_AGAIN = 1.0  # seconds until a slot is asked again whether its token is there, as in NSS (nssSlot_IsTokenPresent)
 
 
 def _offered() -> frozenset[str]:
