@@ -27,10 +27,10 @@ _BLOCK = 8
 
 # The token is not there any more, or is not what it was.
 GONE = faults.LOST | {faults.DEVICE_ERROR}
-# What a card says of numbers that came from the other side, and NSS.
+# What a card says of numbers that came from the other side, and NSS (ssl3_HandleFortezzaClientKeyExchange).
 REFUSED = {
-    faults.NUMBERS["CKR_DOMAIN_PARAMS_INVALID"]: "SSL_ERROR_FORTEZZA_PQG",
-    faults.NUMBERS["CKR_WRAPPED_KEY_INVALID"]: "SSL_ERROR_CLIENT_KEY_EXCHANGE_FAILURE",
+    faults.NUMBERS["CKR_DOMAIN_PARAMS_INVALID"]: "SSL_ERROR_CLIENT_KEY_EXCHANGE_FAILURE",
+    faults.NUMBERS["CKR_WRAPPED_KEY_INVALID"]: "SSL_ERROR_SYM_KEY_UNWRAP_FAILURE",
 }
 
 

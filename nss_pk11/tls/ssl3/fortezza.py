@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from cryptography.x509 import Certificate
 
-from ...errors import IllegalParameter
+from ...errors import DecryptError, IllegalParameter
 from .. import signatures
 from ..codec import Reader
 from ..codepoints import Group, SignatureScheme, V
@@ -32,31 +32,28 @@ Ciphers = tuple[TokenCipher, TokenCipher]
 
 
 class FortezzaServer:
-    """`begins`: see `rsa.RsaServer`; `on_token`: whether records are encrypted on the card, by `ciphers` from `receive` on."""
+    """`begins`: see `rsa.RsaServer`; `on_token`: whether records are encrypted on the card, by `ciphers` from `receive` on;
+    `client`: the certificate of one that authenticates itself, to be set before."""
 
     def __init__(self, identity: Identity, begins: bytes, on_token: bool, random: Callable[[int], bytes]) -> None:
         self.parameters = E_MAIL_RANDOM
         self.ciphers: Ciphers | None = None
         self._identity, self._begins, self._on_token, self._random = identity, begins, on_token, random
-        self._keys: messages.ClientKeys | None = None
+        self.client: Certificate | None = None
 
     def receive(self, raw: bytes) -> Steps[bytes]:
-        """Raises IllegalParameter where y_c is left to a certificate: such ones (version 1, MISSI's) are not known here."""
-        keys = self._keys = messages.ClientKeys.decode(raw)
+        """Raises IllegalParameter where the client's key did not sign y_c, or y_c is left to a certificate: such ones (version 1,
+        MISSI's) are not known here."""
+        keys = messages.ClientKeys.decode(raw)
+        if self.client is not None:
+            _check_signature(keys, self.client)
         if not keys.public:
-            raise IllegalParameter("client sends no KEA public value", name="SSL_ERROR_RX_MALFORMED_CLIENT_KEY_EXCH")
+            raise IllegalParameter("client sends no KEA public value", name="SSL_ERROR_CLIENT_KEY_EXCHANGE_FAILURE")
         fallback = self._random(PREMASTER_BYTES)
         done: KeaResponded = yield KeaRespond(self._identity, self.parameters, keys, self._on_token)
         if done.read is not None and done.write is not None:
             self.ciphers = done.read, done.write
         return select_premaster(done.premaster, fallback, self._begins)
-
-    def check(self, leaf: Certificate) -> None:
-        """With client authentication: that it was the client's key that signed y_c.  Raises DecryptError, IllegalParameter."""
-        assert self._keys is not None
-        scheme = SignatureScheme.dsa_sha1
-        signature = signatures.dsa_as_der(self._keys.signature)
-        signatures.verify(scheme, (scheme,), leaf, V.tls1_0, signature, self._keys.public)
 
 
 class FortezzaClient:
@@ -88,3 +85,12 @@ class FortezzaClient:
             signature = yield Sign(signer, SignatureScheme.dsa_sha1, keys.public)
             keys = keys._replace(signature=signatures.dsa_bare(signature))
         return keys.encode(), premaster
+
+
+def _check_signature(keys: messages.ClientKeys, leaf: Certificate) -> None:
+    """That it was the client's key that signed y_c.  Raises IllegalParameter, the alert of NSS, whatever is wrong."""
+    scheme = SignatureScheme.dsa_sha1
+    try:
+        signatures.verify(scheme, (scheme,), leaf, V.tls1_0, signatures.dsa_as_der(keys.signature), keys.public)
+    except DecryptError as error:
+        raise IllegalParameter("client's key did not sign its KEA public value", name=error.name) from None

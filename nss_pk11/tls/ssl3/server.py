@@ -206,11 +206,11 @@ class ServerHandshake:
     def _receive_client_key_exchange(self) -> Flow:
         """RFC 5246 section 7.4.7, and the master secret."""
         raw = yield Receive(H.client_key_exchange)
+        if isinstance(self.key_exchange, FortezzaServer):
+            self.key_exchange.client = self.client_leaf
         premaster = yield from self.key_exchange.receive(raw)
         if isinstance(self.key_exchange, FortezzaServer):
             self.ciphers = self.key_exchange.ciphers
-            if self.client_leaf is not None:
-                self.key_exchange.check(self.client_leaf)
         self.transcript.add(raw)
         session_hash = self.transcript.digest() if self.info.extended_master_secret else None
         self._use_secrets(Secrets.agree(self.suite, self.version, premaster, self.info.client_random, self.random, session_hash))
