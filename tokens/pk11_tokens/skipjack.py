@@ -105,6 +105,10 @@ class Mode(Protocol):
 
     def __call__(self, data: bytes) -> bytes: ...
 
+    @property
+    def register(self) -> bytes:
+        """The initialization vector with which it goes on from here."""
+
 
 def _numbers(data: bytes, order: Order) -> tuple[int, ...]:
     return unpack(f"{'<' if order == 'little' else '>'}{len(data) // BLOCK}Q", data)
@@ -122,6 +126,10 @@ class Ecb:
 
     def __call__(self, data: bytes) -> bytes:
         return _bytes([self._block(number) for number in _numbers(data, self._order)], self._order)
+
+    @property
+    def register(self) -> bytes:
+        return b""
 
 
 class Cbc:
@@ -143,6 +151,10 @@ class Cbc:
         self._before = before
         return _bytes(result, cipher.order)
 
+    @property
+    def register(self) -> bytes:
+        return self._before.to_bytes(BLOCK, self._cipher.order)
+
 
 class Ofb:
     """A key stream that feeds on itself; both directions are the same."""
@@ -157,19 +169,23 @@ class Ofb:
             result.append(number ^ self._register)
         return _bytes(result, self._cipher.order)
 
+    @property
+    def register(self) -> bytes:
+        return self._register.to_bytes(BLOCK, self._cipher.order)
+
 
 class Cfb:
     """A key stream that feeds on the ciphertext, `unit` bytes at a time: the first of the cipher's output, in string order."""
 
     def __init__(self, cipher: Skipjack, iv: bytes, *, unit: int, encrypting: bool) -> None:
-        self._cipher, self._register, self._unit, self._encrypting = cipher, iv, unit, encrypting
+        self._cipher, self.register, self._unit, self._encrypting = cipher, iv, unit, encrypting
 
     def __call__(self, data: bytes) -> bytes:
         unit, result = self._unit, b""
         for at in range(0, len(data), unit):
             given = data[at : at + unit]
-            made = bytes(a ^ b for a, b in zip(given, self._cipher.encrypt(self._register), strict=False))
-            self._register = self._register[unit:] + (made if self._encrypting else given)
+            made = bytes(a ^ b for a, b in zip(given, self._cipher.encrypt(self.register), strict=False))
+            self.register = self.register[unit:] + (made if self._encrypting else given)
             result += made
         return result
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Function = Callable[..., None]
 
-_MODULES = ("general", "slots", "sessions", "objects", "operations", "keys", "random")
+_MODULES = ("general", "slots", "sessions", "objects", "operations", "states", "keys", "random")
 
 
 class Call:

@@ -45,10 +45,10 @@ _ENDED = {
 
 
 class Work(Operation):
-    """An operation under way.  `stream`: what has been put in so far; `begin` starts it."""
+    """An operation under way.  `stream`: what has been put in so far; `begin` starts it; `key`: None for digests."""
 
-    def __init__(self, capability: Capability, begin: Callable[[], Any], always_authenticate: bool) -> None:
-        self.capability, self._begin = capability, begin
+    def __init__(self, capability: Capability, begin: Callable[[], Any], key: Any, *, always_authenticate: bool) -> None:
+        self.capability, self._begin, self.key = capability, begin, key
         self.always_authenticate = always_authenticate
         self.stream: Any = begin()
         self.in_parts = False
@@ -103,7 +103,7 @@ def _init(call: Call, handle: int, kind: str, mechanism_pointer: int, key_handle
     call.noted["object"] = key.label
     made = capability.made_parameter if kind == "encrypt" else None
     begin = partial(getattr(capability, kind), key.key, (made or capability.parameter)(mechanism, call.memory))
-    session.operations[kind] = Work(capability, begin, key.is_true(CKA.ALWAYS_AUTHENTICATE))
+    session.operations[kind] = Work(capability, begin, key.key, always_authenticate=key.is_true(CKA.ALWAYS_AUTHENTICATE))
 
 
 def _idle(call: Call, handle: int, kind: str) -> Session:
@@ -208,7 +208,7 @@ def C_DigestInit(call: Call, session: int, mechanism: int) -> None:
     call.noted["mechanism"] = capability.name
     assert capability.digest
     begin = partial(capability.digest, capability.parameter(asked, call.memory))
-    found.operations["digest"] = Work(capability, begin, always_authenticate=False)
+    found.operations["digest"] = Work(capability, begin, None, always_authenticate=False)
 
 
 def C_Digest(call: Call, session: int, data: int, length: int, digest: int, digest_length: int) -> None:

@@ -41,6 +41,13 @@ class Verification(Protocol):
         """Raises Refused: CKR_SIGNATURE_INVALID, CKR_SIGNATURE_LEN_RANGE."""
 
 
+class Saveable(Transformation, Protocol):
+    """Work that can be left, and taken up elsewhere."""
+
+    def state(self) -> tuple[bytes, bytes]:
+        """The parameter with which the same work goes on from here, and what was put in that has given nothing yet."""
+
+
 class Whole:
     """Work that needs all data at once.  `length`: of the result, or how it follows from that of the data."""
 
@@ -118,10 +125,10 @@ class Capability:
     """What a mechanism can do; a use that is None is not among it.
 
     `key_types`: CKK of the keys it works with, or makes.  `sizes`: of keys, as C_GetMechanismInfo tells them.  `parts`: it may
-    be used part by part.  `wraps`: keys are wrapped by encrypting them.  `made_parameter`: reads the parameter in place of
-    `parameter` where the token, not the host, chooses what is in it to encrypt with.  `first_phase`: says whether C_DeriveKey
-    was called for something else than a key, which is then done.  `fixed`: attributes that secret and private keys made with it
-    have, whatever a template says.
+    be used part by part.  `wraps`: keys are wrapped by encrypting them.  `saves`: what it starts is `Saveable`.
+    `made_parameter`: reads the parameter in place of `parameter` where the token, not the host, chooses what is in it to encrypt
+    with.  `first_phase`: says whether C_DeriveKey was called for something else than a key, which is then done.  `fixed`:
+    attributes that secret and private keys made with it have, whatever a template says.
     """
 
     mechanism: CKM
@@ -142,6 +149,7 @@ class Capability:
     parts: bool = True
     wraps: bool = False
     only_wraps: bool = False
+    saves: bool = False
     more_flags: int = 0
 
     @property

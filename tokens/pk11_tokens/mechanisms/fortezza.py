@@ -26,7 +26,8 @@ checksum is CKR_WRAPPED_KEY_INVALID.
 Encrypt: C_EncryptInit with CKM_SKIPJACK_CBC64 and a pParameter of 24 bytes.  The card makes the initialization vector, and has
 written it there when the call returns: 16 bytes of LEAF, here a fixed text, and 8 of IV.  Then C_EncryptUpdate, as often as
 there is something; the chain goes on until C_EncryptFinal, which gives nothing.  Decrypt: the same with the 24 bytes as they
-came; the LEAF is not looked at.  A host cannot choose the IV with which it encrypts.
+came; the LEAF is not looked at.  A host cannot choose the IV with which it encrypts.  C_GetOperationState saves where such work
+stands, C_SetOperationState with the same key takes it up again, in any session.
 
 The card keeps 100 secret keys (then CKR_DEVICE_MEMORY), one of them, labelled "Ks", for good: what is wrapped under it can be
 unwrapped in a later session.  CKM_SKIPJACK_PRIVATE_WRAP and CKM_SKIPJACK_RELAYX are not there (CKR_MECHANISM_INVALID): how cards
@@ -97,6 +98,9 @@ class _Units:
             raise Refused(self._error)
         return b""
 
+    def state(self) -> tuple[bytes, bytes]:
+        return self._mode.register, self._pending
+
 
 def _given_iv(mechanism: Mechanism, memory: Memory) -> bytes:
     """The IV with which somebody's card encrypted.  Raises Refused(CKR_MECHANISM_PARAM_INVALID)."""
@@ -129,6 +133,7 @@ def _mode(mechanism: CKM, make: Callable[..., Mode], unit: int = BLOCK, *, iv: b
         made_parameter=_made_iv if iv else None,
         encrypt=start(CKR.DATA_LEN_RANGE, encrypting=True),
         decrypt=start(CKR.ENCRYPTED_DATA_LEN_RANGE, encrypting=False),
+        saves=True,
     )
 
 

@@ -6,18 +6,22 @@ import ctypes
 import os
 from collections.abc import Mapping
 from struct import Struct
+from typing import Any
 
 from pk11_tokens.abi import CKA, CKK, CKM, CKO
 from pk11_tokens.kea import DOMAINS, KeaPublicKey
 from pk11_tokens.skipjack import Skipjack, wrap
 
-from .client import Client, Mechanism, Value, key_of
+from ..client import Client, Mechanism, Value, key_of
 
 KEA_PARAMS = Struct("@?LPPLP")  # CK_KEA_DERIVE_PARAMS
 DOMAIN = DOMAINS["kea"]
 NONE, MAIL = bytes(128), (1).to_bytes(128, "big")  # what pRandomB says where it is no random value
 WRAP = Mechanism(CKM.SKIPJACK_WRAP)
 KEY_GEN = Mechanism(CKM.SKIPJACK_KEY_GEN)
+EXCHANGE = {"label": "exchange", "kind": "kea", "issued": ["localhost"]}
+SIGNATURE = {"label": "signature", "kind": "dsa1024", "issued": ["localhost"]}
+PIN = "4711 and more"[:12]  # as long as one may be
 SKIPJACK_KEY: dict[int, Value] = {CKA.CLASS: CKO.SECRET_KEY, CKA.KEY_TYPE: CKK.SKIPJACK}
 
 
@@ -90,3 +94,14 @@ class Stranger:
         tek, handle = self.write_to(card)
         key = os.urandom(10)
         return key, card.client.unwrap(WRAP, handle, wrap(Skipjack(tek), key), SKIPJACK_KEY)
+
+
+def same_key(one: Card, key: int, other: Card, its: int) -> bool:
+    """Whether two cards have the same key: what one encrypts, the other decrypts."""
+    data = os.urandom(16)
+    ciphertext, parameter = one.encrypt(key, data)
+    return other.decrypt(its, ciphertext, parameter) == data
+
+
+def token(label: str, **more: Any) -> dict[str, Any]:
+    return {"label": label, "personality": "FORTEZZA card", "pin": PIN, "key": [EXCHANGE, SIGNATURE]} | more

@@ -1,0 +1,1 @@
+"""FORTEZZA cards as a host sees them, through the C interface."""
