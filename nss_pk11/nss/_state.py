@@ -145,8 +145,8 @@ class State:
         return self.live()
 
     def live(self) -> list[Reference]:
-        """What was not freed, and is not collected yet."""
-        return list(self._held.values())
+        """What was not freed, and is not collected yet.  `values()` would fail where another thread holds something meanwhile."""
+        return [item for reference in self._held.valuerefs() if (item := reference()) is not None]
 
 
 state = State()

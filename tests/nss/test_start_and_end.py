@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from nss_pk11.nss import cert, keyhi, nss, pk11pub, prerror, prinit, secmod
+from nss_pk11.nss._state import Reference, state
 from nss_pk11.nss.prerror import NSPRError
 from tests.db.tools import FEW_ITERATIONS, Tools
 
@@ -158,6 +159,25 @@ def test_keys_slots_and_modules_are_held(opened: Tools) -> None:
             nss.NSS_Shutdown()
         del held
     nss.NSS_Shutdown()
+
+
+def test_threads_hold_things_while_another_looks_at_what_is_held() -> None:
+    """Every verification looks for temporary certificates among them."""
+    many = [Reference() for _ in range(2000)]
+    over = threading.Event()
+
+    def hold() -> None:
+        while not over.is_set():
+            Reference()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    try:
+        for _ in range(200):
+            assert set(many) <= set(state.live())
+    finally:
+        over.set()
+        thread.join()
 
 
 def test_what_was_duplicated_is_freed_as_often(opened: Tools) -> None:
