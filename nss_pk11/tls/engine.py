@@ -471,7 +471,7 @@ class Engine:
         if description == Alert.close_notify:
             self.peer_closed = True
             if not self.handshake_complete:
-                self._abort(AlertReceived(description, "peer closed the connection during the handshake"))
+                raise AlertReceived(description, "peer closed the connection during the handshake")
             self._link.emit(PeerClosed())
             return
         if level == 1 and _SHOWN_ALERTS.get(description) in self._accepts:
@@ -479,7 +479,7 @@ class Engine:
             return
         warning = level == 1 and (self.info.version != V.tls1_3 or description == Alert.user_canceled)
         if not warning:
-            self._abort(AlertReceived(description))
+            raise AlertReceived(description)
         self._warnings += 1
         if self._warnings > MAX_WARNINGS:
             raise UnexpectedMessage(f"{self._warnings} warning alerts in a row", name="SSL_ERROR_RX_UNEXPECTED_ALERT")

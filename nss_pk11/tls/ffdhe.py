@@ -80,8 +80,8 @@ def respond(prime: int, generator: int, peer: bytes) -> tuple[bytes, bytes]:
 
     What the caller has not checked of the group stays unchecked.  Raises IllegalParameter where the library finds fault."""
     size = (prime.bit_length() + 7) // 8
-    numbers = DHParameterNumbers(prime, generator)
     try:
+        numbers = DHParameterNumbers(prime, generator)
         key = numbers.parameters().generate_private_key()
         secret = key.exchange(DHPublicNumbers(int.from_bytes(peer, "big"), numbers).public_key())
     except ValueError:

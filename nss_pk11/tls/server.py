@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ..errors import InappropriateFallback, UnsupportedVersion
 from .codepoints import H, V, Version
 from .config import ServerConfig
 from .link import Flow, Link
 from .messages import ssl2
 from .messages.hello import ClientHello
+from .ssl2.keys import check as check_ssl2
 from .ssl2.server import ServerHandshake as ServerHandshake2
 from .ssl3 import renegotiation
 from .ssl3.server import ServerHandshake as ServerHandshake12
@@ -18,14 +21,17 @@ from .waits import SSL2_MESSAGE, Receive, Ssl2Message
 _VERSIONS = tuple(version for version in Version if version >= V.ssl3)  # to walk an Enum itself costs ten times as much
 
 
+LONG_HELLO = 1 << 12  # bytes
+
+
 def accept(link: Link, config: ServerConfig) -> Flow:
     """The whole life of a server connection."""
     link.records.hears_ssl2 = config.v2_hello or config.min_version == V.ssl2
     raw = yield Receive(H.client_hello, SSL2_MESSAGE)
-    config = config.at_start()
+    config = _for_hello(raw, config.at_start())
     hello: ClientHello
     if isinstance(raw, Ssl2Message):
-        greeting = ssl2.ClientHello.decode(raw)
+        greeting = ssl2.ClientHello.decode(check_ssl2(link, raw, ssl2.MessageType.client_hello))
         if speaks_ssl2(config, greeting.version):
             link.info.version, link.info.client_random = V.ssl2, greeting.challenge
             yield from ServerHandshake2(link, config).run(greeting)
@@ -49,6 +55,13 @@ def accept(link: Link, config: ServerConfig) -> Flow:
             yield from flow
             del flow
             hello, config = yield from renegotiation.as_server(link, config)
+            config = _for_hello(hello.raw, config)
+
+
+def _for_hello(raw: bytes, config: ServerConfig) -> ServerConfig:
+    """The settings, with a memory of their own for a long ClientHello: by thousands of made-up suites and schemes, which what
+    follows from them is remembered by, strangers could fill ours."""
+    return config if len(raw) <= LONG_HELLO else replace(config)
 
 
 def speaks_ssl2(config: ServerConfig, offered: int) -> bool:

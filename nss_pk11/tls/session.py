@@ -9,6 +9,7 @@ from ..errors import DecodeError
 from .codec import Reader
 
 _FORMAT = 1
+MAX_TICKET = 1 << 15  # bytes of a ticket, or of what a cache keeps: a ClientHello holds 64 KB, and other things beside a ticket
 _HEAD = struct.Struct(">BHHQIIBBBHBBH").pack
 
 

@@ -18,7 +18,14 @@ from cryptography.hazmat.primitives.asymmetric.utils import (
     decode_dss_signature,
     encode_dss_signature,
 )
-from cryptography.x509 import Certificate, ObjectIdentifier, load_der_x509_certificate
+from cryptography.x509 import (
+    Certificate,
+    DuplicateExtension,
+    InvalidVersion,
+    ObjectIdentifier,
+    UnsupportedGeneralNameType,
+    load_der_x509_certificate,
+)
 from cryptography.x509.oid import PublicKeyAlgorithmOID
 
 from ..errors import CertificateError, DecryptError, IllegalParameter
@@ -123,6 +130,9 @@ _KINDS: tuple[tuple[type, str], ...] = (
 )
 
 
+# What the library raises at certificates that do not parse, or hold what it does not know.
+UNREADABLE = ValueError, UnsupportedAlgorithm, InvalidVersion, DuplicateExtension, UnsupportedGeneralNameType
+
 _KEA = ObjectIdentifier("2.16.840.1.101.2.1.1.22")  # id-keyExchangeAlgorithm (RFC 2528)
 
 
@@ -145,7 +155,7 @@ def load_leaf(chain: tuple[bytes, ...]) -> Certificate:
         certificate = load_der_x509_certificate(chain[0])
         if certificate.public_key_algorithm_oid != _KEA:
             certificate.public_key()
-    except (ValueError, UnsupportedAlgorithm):
+    except UNREADABLE:
         raise CertificateError("peer's certificate does not parse", name="SEC_ERROR_BAD_DER") from None
     return certificate
 

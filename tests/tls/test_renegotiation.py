@@ -439,6 +439,25 @@ def test_a_peer_that_forgets_the_extended_master_secret(engine_pki: PKI, by: str
     assert theirs.alert == Alert.handshake_failure
 
 
+@BY
+def test_a_peer_that_forgets_encrypt_then_mac(engine_pki: PKI, monkeypatch: pytest.MonkeyPatch, by: str) -> None:
+    """RFC 7366 section 3.1: another suite may do without, block ciphers do not go back."""
+    suites = {"suites": (BY_NAME["ECDHE-RSA-AES128-SHA"], BY_NAME["ECDHE-RSA-AES128-GCM-SHA256"])}
+    server, client = pair(engine_pki, suites | {"prefer_own_order": False}, suites)
+    assert client.engine.info.encrypt_then_mac
+    start("client", server, client, config=replace(client.engine.config, suites=suites["suites"][1:]))
+    settle(server, client)
+    start("client", server, client, config=replace(client.engine.config, suites=suites["suites"][:1]))
+    settle(server, client)
+    assert client.engine.info.encrypt_then_mac
+    judge, forgetful = (server, client) if by == "client" else (client, server)
+    forgetful.engine.use(replace(forgetful.engine.config, encrypt_then_mac=False))
+    honest = renegotiation.keep_encrypt_then_mac
+    monkeypatch.setattr(renegotiation, "keep_encrypt_then_mac", lambda link: link is forgetful.engine._link or honest(link))
+    start("client", server, client, config=client.engine.config)
+    broken(judge, forgetful, Alert.handshake_failure, "SSL_ERROR_UNSAFE_NEGOTIATION")
+
+
 def test_a_session_of_another_server(engine_pki: PKI) -> None:
     keys = TicketKeys()
     _, elsewhere = pair(engine_pki, {"tickets": keys, "identities": (drive.identity(engine_pki.server("p256")),)})

@@ -55,13 +55,16 @@ def encode_block(extensions: Mapping[int, bytes]) -> bytes:
 # --- server_name (RFC 6066 section 3) ------------------------------------------------------------------------------------
 
 
+MAX_HOST_NAME = 255  # bytes (RFC 1035 section 2.3.4)
+
+
 def encode_server_name(name: str) -> bytes:
     encoded = name.encode("ascii")
     return Writer().u16(len(encoded) + 3).u8(0).vector(2, encoded).bytes()
 
 
 def decode_server_name(body: bytes) -> str:
-    """The host name, lower case; "" if the list holds none.  A name of no bytes, or with a NUL, is malformed."""
+    """The host name, lower case; "" if the list holds none.  Malformed: no bytes, a NUL, more than DNS allows."""
     r = Reader(body)
     names, host = r.block(2, least=1), ""
     seen: set[int] = set()
@@ -72,7 +75,7 @@ def decode_server_name(body: bytes) -> str:
             raise IllegalParameter("two server names of one type (RFC 6066 section 3)")
         seen.add(kind)
         if kind == 0:
-            if not name.isascii() or b"\0" in name:
+            if not name.isascii() or b"\0" in name or len(name) > MAX_HOST_NAME:
                 raise IllegalParameter("server name is not an ASCII host name")
             host = name.decode("ascii").lower().rstrip(".")
     return host

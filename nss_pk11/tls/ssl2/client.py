@@ -6,7 +6,7 @@ from hmac import compare_digest
 
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from ...errors import CertificateError, DecryptError, HandshakeFailure, IllegalParameter, InsufficientSecurity, UnsupportedVersion
+from ...errors import DecryptError, HandshakeFailure, IllegalParameter, InsufficientSecurity, UnsupportedVersion
 from .. import signatures
 from ..codepoints import SignatureScheme, V
 from ..config import ClientConfig, Identity
@@ -18,10 +18,11 @@ from ..record.ssl2 import Ssl2Records
 from ..session import Session
 from ..suites import SSL2_SUITES, Suite
 from ..waits import ChooseClientIdentity, Receive, Sign, VerifyPeer
-from .keys import LIFETIME, Keys, check, receive
+from .keys import LIFETIME, Keys, check, receive, rsa_key
 
 M = MessageType
 _PADDING = 8  # bytes at the least, which hold the mark
+_MOST_BITS, _MOST_EXPONENT_BITS = 16384, 64  # of an RSA key, as OpenSSL has it: beyond, a server only makes its clients work
 
 
 class ClientHandshake:
@@ -79,9 +80,7 @@ class ClientHandshake:
     def _send_client_master_key(self, hello: messages.ServerHello) -> Flow:
         chain = (hello.certificate,)
         self.suite = self.info.suite = self._choose_suite(hello.kinds)
-        key = signatures.load_leaf(chain).public_key()
-        if not isinstance(key, rsa.RSAPublicKey):
-            raise CertificateError("server's certificate has no RSA key", name="SEC_ERROR_UNSUPPORTED_KEYALG")
+        key = rsa_key(signatures.load_leaf(chain), "SEC_ERROR_UNSUPPORTED_KEYALG")
         yield VerifyPeer(chain, self.config.server_name, b"", "server")
         self.info.peer_chain = chain
         cipher, random = self.suite.cipher, self.config.random
@@ -95,12 +94,14 @@ class ClientHandshake:
         ends, which tells a server that knows better, too, that somebody is in between (RFC 6101 appendix E.2)."""
         size = (key.key_size + 7) // 8
         count = size - 3 - len(secret)
+        numbers = key.public_numbers()
         if count < _PADDING:
             raise InsufficientSecurity("server's RSA key is too short", name="SSL_ERROR_WEAK_SERVER_CERT_KEY")
+        if key.key_size > _MOST_BITS or numbers.e.bit_length() > _MOST_EXPONENT_BITS:
+            raise IllegalParameter("server's RSA key is too long", name="SSL_ERROR_BAD_SERVER")
         padding = b"".join(self._nonzero() for _ in range(count))
         if self.config.max_version > V.ssl2:
             padding = padding[:-_PADDING] + b"\x03" * _PADDING
-        numbers = key.public_numbers()
         block = b"\0\2" + padding + b"\0" + secret
         return pow(int.from_bytes(block, "big"), numbers.e, numbers.n).to_bytes(size, "big")
 

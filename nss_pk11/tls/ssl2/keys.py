@@ -11,11 +11,13 @@ import hashlib
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.x509 import Certificate
 
 from ...errors import Alert, AlertReceived, CertificateError, DecryptError, UnexpectedMessage
 from ..link import Link, Steps
 from ..messages.ssl2 import ErrorCode, MessageType, decode_error
 from ..record.ssl2 import Protection, Ssl2Records
+from ..signatures import key_kind
 from ..suites import Suite
 from ..waits import SSL2_MESSAGE, Receive
 
@@ -52,6 +54,14 @@ def check(link: Link, raw: bytes, *kinds: MessageType) -> bytes:
     raise UnexpectedMessage(f"message of type {raw[0]} has no place here", name=name)
 
 
+def rsa_key(leaf: Certificate, name: str) -> rsa.RSAPublicKey:
+    """SSL 2.0 knows no other.  Raises CertificateError, by `name`."""
+    key = leaf.public_key() if key_kind(leaf) == "rsa" else None
+    if not isinstance(key, rsa.RSAPublicKey):
+        raise CertificateError("peer's certificate has no RSA key", name=name)
+    return key
+
+
 class Keys:
     """Of one connection (Hickman, section 1.4.3).  `master`: as many bytes as the cipher's key; `argument`: the IV."""
 
@@ -76,10 +86,8 @@ class Keys:
         """What a client's certificate is proven by, hashed and ready for RSA's padding."""
         return _MD5_INFO + hashlib.md5(self.material + challenge + server_certificate).digest()
 
-    def verify(self, key: object, response: bytes, challenge: bytes, server_certificate: bytes) -> None:
-        """Raises CertificateError for a key that is not RSA's, DecryptError for a signature that is not by `key`."""
-        if not isinstance(key, rsa.RSAPublicKey):
-            raise CertificateError("client's certificate has no RSA key", name="SSL_ERROR_UNSUPPORTED_CERTIFICATE_TYPE")
+    def verify(self, key: rsa.RSAPublicKey, response: bytes, challenge: bytes, server_certificate: bytes) -> None:
+        """Raises DecryptError for a signature that is not by `key`."""
         try:
             key.verify(response, self.material + challenge + server_certificate, padding.PKCS1v15(), hashes.MD5())
         except InvalidSignature:

@@ -20,7 +20,7 @@ from ..record.ssl2 import Ssl2Records
 from ..session import Session
 from ..suites import Suite
 from ..waits import DecryptSsl2, LookupSession, Receive, VerifyPeer
-from .keys import LIFETIME, Keys, receive
+from .keys import LIFETIME, Keys, receive, rsa_key
 
 M = MessageType
 MARK = b"\x03" * 8  # what ends the padding of a client that knows SSL 3.0 or newer
@@ -155,7 +155,8 @@ class ServerHandshake:
             return
         certificate, response = messages.decode_certificate(raw)
         chain = (certificate,)
-        self.keys.verify(signatures.load_leaf(chain).public_key(), response, challenge, self.identity.chain[0])
+        key = rsa_key(signatures.load_leaf(chain), "SSL_ERROR_UNSUPPORTED_CERTIFICATE_TYPE")
+        self.keys.verify(key, response, challenge, self.identity.chain[0])
         yield VerifyPeer(chain, "", b"", "client")
         self.info.peer_chain = chain
 

@@ -23,7 +23,7 @@ from ..messages import tls12
 from ..messages.fortezza import FORTEZZA_DMS
 from ..messages.hello import ClientHello, ServerHello, message
 from ..opening import Opening
-from ..session import Session
+from ..session import MAX_TICKET, Session
 from ..suites import BY_CODE, Suite
 from ..waits import CHANGE_CIPHER_SPEC, ChooseClientIdentity, Receive, Sign, VerifyPeer
 from . import keyexchange, renegotiation
@@ -108,6 +108,7 @@ class ClientHandshake:
         info.suite = self.suite
         info.extended_master_secret = X.extended_master_secret in self.answers
         info.encrypt_then_mac = X.encrypt_then_mac in self.answers and self.suite.cipher.kind == "cbc"
+        renegotiation.keep_encrypt_then_mac(self.link)
         ext.take_server_answers(self.answers, self.hello.extensions, self.config, info)
         info.record_size_limit = min(info.record_size_limit, 16384)
         if X.max_fragment_length in self.answers:  # at once, in both directions (RFC 6066 section 4)
@@ -168,6 +169,7 @@ class ClientHandshake:
         if not chain:
             raise DecodeError("server sent no certificate", name="SSL_ERROR_RX_MALFORMED_CERTIFICATE")
         self.leaf: Certificate = signatures.load_leaf(chain)
+        self.key_exchange = keyexchange.for_client(self.suite, self.leaf, self.hello, self.version, self.config)
         following: tuple[int, ...] = (H.certificate_request, H.server_hello_done)
         if keyexchange.has_parameters(self.suite, self.leaf):
             following = (H.server_key_exchange,)
@@ -176,7 +178,6 @@ class ClientHandshake:
             self.transcript.add(self.next)
             self.info.ocsp = tls12.decode_certificate_status(self.next)
             self.next = yield Receive(*following)
-        self.key_exchange = keyexchange.for_client(self.suite, self.leaf, self.hello, self.version, self.config)
         renegotiation.check_same_server(self.link, chain)
         yield VerifyPeer(chain, self.config.server_name, self.info.ocsp, "server")
         self.info.peer_chain = chain
@@ -285,7 +286,8 @@ class ClientHandshake:
         """RFC 5077 section 3.3, RFC 5246 sections 7.1 and 7.4.9."""
         if X.session_ticket in self.answers:
             raw = yield Receive(H.new_session_ticket)
-            hint, self.ticket = tickets.decode_ticket12(raw)
+            hint, ticket = tickets.decode_ticket12(raw)
+            self.ticket = ticket if len(ticket) <= MAX_TICKET else b""
             self.lifetime = hint or DEFAULT_LIFETIME
             self.transcript.add(raw)
         yield Receive(CHANGE_CIPHER_SPEC)

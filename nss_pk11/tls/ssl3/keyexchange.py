@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.x509 import Certificate, DuplicateExtension, ExtensionNotFound, KeyUsage
+from cryptography.x509 import Certificate, ExtensionNotFound, KeyUsage
 
 from ...errors import CertificateError, IllegalParameter
 from ..codec import Reader
@@ -17,7 +17,7 @@ from ..codepoints import Group, Version
 from ..config import ClientConfig, ServerConfig
 from ..link import Steps
 from ..messages.hello import ClientHello
-from ..signatures import key_kind
+from ..signatures import UNREADABLE, key_kind
 from ..suites import Suite
 from .choice import Choice
 from .dhe import DheClient, DheServer
@@ -103,7 +103,7 @@ def _check_usage(suite: Suite, leaf: Certificate) -> None:
         usage = leaf.extensions.get_extension_for_class(KeyUsage).value
     except ExtensionNotFound:
         return
-    except (ValueError, DuplicateExtension):
+    except UNREADABLE:
         raise CertificateError("server's certificate has extensions that do not parse", name="SEC_ERROR_BAD_DER") from None
     if suite.key_exchange == "fortezza":
         if not usage.key_agreement:
@@ -116,7 +116,7 @@ def _check_usage(suite: Suite, leaf: Certificate) -> None:
 
 
 def has_parameters(suite: Suite, leaf: Certificate) -> bool:
-    """Whether the server sends a ServerKeyExchange; in export suites if its own key is too long for them."""
+    """Whether the server sends a ServerKeyExchange; in export suites if its own key, which fits, is too long for them."""
     if suite.export:
         key = leaf.public_key()
         return isinstance(key, rsa.RSAPublicKey) and key.key_size > suite.rsa_limit

@@ -163,6 +163,14 @@ def _keep_extended_master_secret(previous: Agreed, kept: bool) -> None:
         )
 
 
+def keep_encrypt_then_mac(link: Link) -> None:
+    """Once the suite is chosen: block ciphers with encrypt-then-MAC do not go back to what was before (RFC 7366 section 3.1)."""
+    if link.previous is None or not link.previous.info.encrypt_then_mac or link.info.encrypt_then_mac:
+        return
+    if link.info.suite is not None and link.info.suite.cipher.kind == "cbc":
+        raise HandshakeFailure("peer renegotiates without encrypt-then-MAC", name="SSL_ERROR_UNSAFE_NEGOTIATION")
+
+
 def answer(link: Link) -> bytes | None:
     """The server's renegotiation_info, if there is to be one."""
     if not link.secure_renegotiation:

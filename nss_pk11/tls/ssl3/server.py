@@ -21,7 +21,7 @@ from ..messages import extensions as ext
 from ..messages import fortezza, tls12
 from ..messages import ticket as tickets
 from ..messages.hello import DOWNGRADE_TLS11, DOWNGRADE_TLS12, ClientHello, ServerHello, message
-from ..session import Session
+from ..session import MAX_TICKET, Session
 from ..suites import BY_CODE, Suite
 from ..transcript import Transcript
 from ..waits import CHANGE_CIPHER_SPEC, NO_CERTIFICATE, Receive, Sign, VerifyPeer
@@ -129,6 +129,7 @@ class ServerHandshake:
         self.transcript.use(suite.hash_in(self.version), keep=self.config.client_auth != "none")
         info.extended_master_secret = offer.extended_master_secret
         info.encrypt_then_mac = offer.encrypt_then_mac and suite.cipher.kind == "cbc"
+        renegotiation.keep_encrypt_then_mac(self.link)
 
     # --- the server's flight -------------------------------------------------------------------------------------------
 
@@ -272,16 +273,18 @@ class ServerHandshake:
         ).encode()  # fmt: skip
 
     def _send_ticket(self) -> None:
-        """RFC 5077 section 3.3."""
+        """RFC 5077 section 3.3; an empty one, as it was promised, where the client's certificates are too long for a ticket."""
         if self.sends_ticket:
             assert self.config.tickets is not None
             lifetime = self.config.tickets.lifetime
-            self._send(tickets.encode_ticket12(lifetime, self.config.tickets.seal(self._state(lifetime))))
+            ticket = self.config.tickets.seal(self._state(lifetime))
+            self._send(tickets.encode_ticket12(lifetime, ticket if len(ticket) <= MAX_TICKET else b""))
 
     def _store_session(self) -> None:
-        if self.session_id:
+        state = self._state(self.config.session_lifetime) if self.session_id else b""
+        if 0 < len(state) <= MAX_TICKET:
             self.link.session_id = self.session_id
-            self.link.emit(StoreSession(self.session_id, self._state(self.config.session_lifetime)))
+            self.link.emit(StoreSession(self.session_id, state))
 
 
 def _downgrade_sentinel(best: Version, version: Version) -> bytes:

@@ -12,7 +12,7 @@ from ..link import Flow, Link
 from ..messages import certificate as certificates
 from ..messages import ticket as tickets
 from ..messages.hello import message
-from ..session import Session
+from ..session import MAX_TICKET, Session
 from ..transcript import Transcript
 from ..waits import Receive
 from .keys import check_finished
@@ -87,7 +87,9 @@ class ServerConnected(Connected[ServerConfig]):
             nonce = number.to_bytes(1, "big")
             session.secret = schedule.ticket_psk(resumption, nonce)
             session.age_add = int.from_bytes(config.random(4), "big")
-            self.link.send(tickets.encode_ticket13(lifetime, session.age_add, nonce, config.tickets.seal(session.encode())))
+            ticket = config.tickets.seal(session.encode())
+            if len(ticket) <= MAX_TICKET:  # but for certificates of a length that no client needs
+                self.link.send(tickets.encode_ticket13(lifetime, session.age_add, nonce, ticket))
         self.link.flush()
 
     def request_certificate(self) -> None:
@@ -161,7 +163,7 @@ class ClientConnected(Connected[ClientConfig]):
         lifetime, age_add, nonce, ticket, _ = tickets.decode_ticket13(raw)
         if lifetime > MAX_TICKET_LIFETIME:
             raise IllegalParameter(f"ticket lifetime of {lifetime} s", name="SSL_ERROR_RX_MALFORMED_NEW_SESSION_TICKET")
-        if lifetime == 0:
+        if lifetime == 0 or len(ticket) > MAX_TICKET:
             return
         info = self.link.info
         assert info.suite is not None
