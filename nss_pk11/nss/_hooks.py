@@ -108,9 +108,12 @@ def SSL_CertDBHandleSet(fd: PRFileDesc, dbHandle: CERTCertDBHandle) -> None:
 
 
 @sets_error
-def SSL_SetTrustAnchors(fd: PRFileDesc, certList: list[CERTCertificate]) -> None:
+def SSL_SetTrustAnchors(fd: PRFileDesc, certList: list[CERTCertificate] | None) -> None:
     """The CAs that a server names when it asks for a certificate, in place of those that the database trusts for clients (ssl.h).
-    Whom it trusts does not change.  Raises NSPRError (PR_BAD_DESCRIPTOR_ERROR)."""
+    Whom it trusts does not change.  Raises ConfigurationError (SEC_ERROR_INVALID_ARGS) for None; NSPRError
+    (PR_BAD_DESCRIPTOR_ERROR)."""
     settings = settings_of(fd)
+    if certList is None:
+        raise ConfigurationError("there is no list of CAs")
     settings.trust_anchors = tuple(certList)
     settings.changed()

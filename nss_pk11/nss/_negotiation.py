@@ -45,13 +45,14 @@ def _protocols(data: bytes) -> tuple[str, ...]:
 
 
 @sets_error
-def SSL_NamedGroupConfig(fd: PRFileDesc, groups: Sequence[int]) -> None:
+def SSL_NamedGroupConfig(fd: PRFileDesc, groups: Sequence[int] | None) -> None:
     """The groups to agree on keys in, `SSLNamedGroup` numbers, the best first; unknown ones are passed over (ssl.h).
 
-    Raises ConfigurationError (SEC_ERROR_INVALID_ARGS) where none is known; NSPRError (PR_BAD_DESCRIPTOR_ERROR)."""
+    Raises ConfigurationError (SEC_ERROR_INVALID_ARGS) where none is known; NSPRError (PR_BAD_DESCRIPTOR_ERROR).
+    Differs: C takes none, and every handshake that needs one fails."""
     settings = settings_of(fd)
     known = {group.value: group for group in Group}
-    chosen = tuple(dict.fromkeys(known[group] for group in groups if group in known))
+    chosen = tuple(dict.fromkeys(known[group] for group in groups or () if group in known))
     if not chosen:
         raise ConfigurationError("none of these groups is known")
     settings.groups = chosen

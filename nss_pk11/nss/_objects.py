@@ -139,8 +139,11 @@ def PK11_FindCertFromNickname(nickname: str, wincx: object = None) -> CERTCertif
 def PK11_ListCerts(type: int, pwarg: object = None) -> list[CERTCertificate]:
     """The certificates on all tokens, the internal module's first (pk11pub.h).  `type`: a `PK11CertListType`; "unique" is each
     once, otherwise as often as there are tokens with it.  Logs in to tokens that show no certificates before; one that refuses is
-    passed over."""
-    kind = PK11CertListType(type)
+    passed over.  Raises ConfigurationError (SEC_ERROR_INVALID_ARGS) for another type."""
+    try:
+        kind = PK11CertListType(type)
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from None
     log_in_to_all(pwarg)
     seen: set[bytes] = set()
     listed = []

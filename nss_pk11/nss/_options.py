@@ -213,9 +213,9 @@ def SSL_VersionRangeGetDefault(protocolVariant: int = SSLProtocolVariant.ssl_var
 
 
 @sets_error
-def SSL_VersionRangeSetDefault(protocolVariant: int, vrange: tuple[int, int]) -> None:
+def SSL_VersionRangeSetDefault(protocolVariant: int, vrange: tuple[int, int] | None) -> None:
     """For sockets that are imported from now on (ssl.h).  Raises NSPRError (SSL_ERROR_INVALID_VERSION_RANGE);
-    ConfigurationError (SEC_ERROR_INVALID_ARGS) for DTLS."""
+    ConfigurationError (SEC_ERROR_INVALID_ARGS) for DTLS, and for None."""
     _only_streams(protocolVariant)
     _set_range(Settings.defaults, vrange)
 
@@ -227,17 +227,19 @@ def SSL_VersionRangeGet(fd: PRFileDesc) -> SSLVersionRange:
 
 
 @sets_error
-def SSL_VersionRangeSet(fd: PRFileDesc, vrange: tuple[int, int]) -> None:
+def SSL_VersionRangeSet(fd: PRFileDesc, vrange: tuple[int, int] | None) -> None:
     """Of a socket: the oldest and newest version, SSL_LIBRARY_VERSION_ numbers (ssl.h).
 
     SSL_ENABLE_SSL3 and SSL_ENABLE_TLS tell afterwards what it covers.  Raises NSPRError: SSL_ERROR_INVALID_VERSION_RANGE,
-    PR_BAD_DESCRIPTOR_ERROR.  Differs: SSL 3.0 and TLS 1.3 may be on together, which later NSS refuses; SSL_LIBRARY_VERSION_2 as
+    PR_BAD_DESCRIPTOR_ERROR; ConfigurationError (SEC_ERROR_INVALID_ARGS) for None.  Differs: SSL 3.0 and TLS 1.3 may be on together, which later NSS refuses; SSL_LIBRARY_VERSION_2 as
     the oldest switches SSL_ENABLE_SSL2 on, and is no part of the range.
     """
     _set_range(settings_of(fd), vrange)
 
 
-def _set_range(settings: Settings, vrange: tuple[int, int]) -> None:
+def _set_range(settings: Settings, vrange: tuple[int, int] | None) -> None:
+    if vrange is None:
+        raise ConfigurationError("a range has an oldest and a newest version")
     low, high = vrange
     ssl2 = low == Version.ssl2
     if ssl2 and high == Version.ssl2:

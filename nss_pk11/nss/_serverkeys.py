@@ -116,13 +116,13 @@ def SSL_ConfigSecureServerWithCertChain(
 ) -> None:
     """SSL_ConfigSecureServer with the chain to send, where C would find it in the database (ssl.h).  Raises as that does."""
     settings = settings_of(fd)
+    if (cert is None) != (key is None):
+        raise ConfigurationError("a server has certificate and key, or neither")
     if not SSLKEAType.ssl_kea_null <= kea < SSLKEAType.ssl_kea_size:
         raise ConfigurationError(f"there is no SSLKEAType {kea}", name="SEC_ERROR_UNSUPPORTED_KEYALG")
-    if cert is None and key is None:
+    if cert is None or key is None:
         _clear(settings, kea)
         return
-    if cert is None or key is None:
-        raise ConfigurationError("a server has certificate and key, or neither")
     if kea != NSS_FindCertKEAType(cert):
         raise NSPRError("the certificate is for another key exchange", name="SSL_ERROR_CERT_KEA_MISMATCH")
     server = _server_key(cert, key, certChainOpt)
@@ -162,6 +162,7 @@ def SSL_ConfigServerCert(
 
     Raises ConfigurationError (SEC_ERROR_INVALID_ARGS) where one of both is missing, or the certificate is for nothing, or not for
     `data.authType`; CertificateError (SEC_ERROR_NO_KEY) for another certificate's key; NSPRError (PR_BAD_DESCRIPTOR_ERROR).
+    A response that SSL_SetStapledOCSPResponses set for a certificate of this type is forgotten: it is about another.
     Differs: `data_len` means nothing.
     """
     settings = settings_of(fd)
@@ -171,18 +172,20 @@ def SSL_ConfigServerCert(
     server = _server_key(cert, key, data.certChain)
     if data.stapledOCSPResponses:
         server = replace(server, identity=replace(server.identity, ocsp=bytes(data.stapledOCSPResponses[0])))
-    wanted = _AUTH_TYPES.get(data.authType, "")
     _check_one_process(server.identity)
-    places = [place for place in _places(server) if place in _allowed(server) and place.startswith(wanted)]
+    wanted = _AUTH_TYPES.get(data.authType)
+    places = [place for place in _places(server) if place in _allowed(server) and wanted is not None and place.startswith(wanted)]
     if not places:
         raise ConfigurationError("the certificate's key usage allows no such use")
     for place in places:
         settings.servers[place] = server
+    settings.staples = {kea: staple for kea, staple in settings.staples.items() if kea != server.kea}
     settings.changed()
 
 
-# What SSLAuthType calls the places.
+# What SSLAuthType calls the places; of the others there is no certificate.
 _AUTH_TYPES = {
+    SSLAuthType.ssl_auth_null: "",
     SSLAuthType.ssl_auth_rsa_decrypt: "rsa_decrypt",
     SSLAuthType.ssl_auth_rsa_sign: "rsa_sign",
     SSLAuthType.ssl_auth_rsa_pss: "rsa-pss",

@@ -175,8 +175,11 @@ Settings.defaults = Settings()
 
 
 def settings_of(fd: PRFileDesc) -> Settings:
-    """Of an SSL socket.  Raises NSPRError (PR_BAD_DESCRIPTOR_ERROR) for any other."""
-    settings = getattr(fd, "settings", None)
+    """Of an SSL socket.  Raises NSPRError (PR_BAD_DESCRIPTOR_ERROR) for any other, and for one that is closed: it would hold
+    what it is given, and nothing would ever give that back."""
+    settings: Settings | None = getattr(fd, "settings", None)
     if settings is None:
         raise NSPRError("this descriptor is no SSL socket", name="PR_BAD_DESCRIPTOR_ERROR")
-    return settings  # type: ignore[no-any-return]
+    if fd.layer.bottom.sock.fileno() < 0:
+        raise NSPRError("the descriptor is closed", name="PR_BAD_DESCRIPTOR_ERROR")
+    return settings

@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Iterable, Iterator
 from enum import IntEnum
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 from ..certs.facts import CertType, Facts, KeyUse, facts, serves
 from ..certs.info import reading
@@ -148,15 +148,24 @@ def CERT_DecodeCertFromPackage(certbuf: bytes) -> CERTCertificate:
     return CERTCertificate.decode(certbuf)
 
 
-def CERT_DupCertificate(c: CERTCertificate) -> CERTCertificate:
-    """One more use of it; to be destroyed once more (cert.h)."""
-    return c.duplicate()
+@overload
+def CERT_DupCertificate(c: CERTCertificate) -> CERTCertificate: ...
+
+
+@overload
+def CERT_DupCertificate(c: None) -> None: ...
+
+
+def CERT_DupCertificate(c: CERTCertificate | None) -> CERTCertificate | None:
+    """One more use of it; to be destroyed once more (cert.h).  None: None."""
+    return c.duplicate() if c is not None else None
 
 
 @sets_error
-def CERT_DestroyCertificate(cert: CERTCertificate) -> None:
-    """Give it back (cert.h); what Python no longer refers to is given back by itself."""
-    cert.free()
+def CERT_DestroyCertificate(cert: CERTCertificate | None) -> None:
+    """Give it back (cert.h); what Python no longer refers to is given back by itself.  None: nothing."""
+    if cert is not None:
+        cert.free()
 
 
 @sets_error
@@ -268,8 +277,12 @@ def CERT_GetCertNicknames(handle: Handle, what: int, wincx: object = None) -> li
 
     Logs in to tokens that show no certificates before; one that refuses is passed over.  Differs: returns a list, not a
     CERTCertNicknames; C, from 3.4 on, gives names for SEC_CERT_NICKNAMES_USER alone.
+    Raises ConfigurationError (SEC_ERROR_INVALID_ARGS) for another `what`.
     """
-    kind = SECCertNicknames(what)
+    try:
+        kind = SECCertNicknames(what)
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from None
     names: dict[str, None] = {}
     log_in_to_all(wincx)
     for slot, item in instances():

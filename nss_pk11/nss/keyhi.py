@@ -21,12 +21,13 @@ def SECKEY_CopyPrivateKey(key: SECKEYPrivateKey) -> SECKEYPrivateKey:
 
 
 @sets_error
-def SECKEY_DestroyPrivateKey(key: SECKEYPrivateKey) -> None:
-    """Give it back; it stays on its token (keyhi.h)."""
-    key.free()
+def SECKEY_DestroyPrivateKey(key: SECKEYPrivateKey | None) -> None:
+    """Give it back; it stays on its token (keyhi.h).  None: nothing."""
+    if key is not None:
+        key.free()
 
 
-def SECKEY_DestroyPublicKey(key: SECKEYPublicKey) -> None:
+def SECKEY_DestroyPublicKey(key: SECKEYPublicKey | None) -> None:
     """Nothing (keyhi.h)."""
 
 

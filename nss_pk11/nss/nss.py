@@ -152,5 +152,7 @@ def NSS_GetVersion() -> str:
 
 def NSS_VersionCheck(importedVersion: str) -> bool:
     """Whether a program written for this version of NSS ("3.10", "3.12.4") finds what it needs (nss.h)."""
-    match = re.match(r"(\d+)\.(\d+)", importedVersion)
-    return match is not None and (wanted := (int(match[1]), int(match[2])))[0] == _LIKE_VERSION[0] and wanted <= _LIKE_VERSION
+    match = re.match(r"(\d+)(?:\.(\d+))?", importedVersion)
+    return (
+        match is not None and (wanted := (int(match[1]), int(match[2] or 0)))[0] == _LIKE_VERSION[0] and wanted <= _LIKE_VERSION
+    )

@@ -436,6 +436,21 @@ def test_we_read_what_pk12util_exports(opened: Tools, error: Error) -> None:
     assert opened.listed()["server"] == "u,u,u"
 
 
+@pytest.mark.parametrize("call", [lambda: pk11pub.PK11_ListCerts(7), lambda: cert.CERT_GetCertNicknames(None, 5)])
+def test_no_such_kind_of_list(opened: Tools, call: Callable[[], object], error: Error) -> None:
+    with pytest.raises(NSPRError):
+        call()
+    assert error() == "SEC_ERROR_INVALID_ARGS"
+
+
+def test_null_is_given_back_like_anything_else() -> None:
+    """As in C, where programs clean up what they may not have."""
+    cert.CERT_DestroyCertificate(None)
+    keyhi.SECKEY_DestroyPrivateKey(None)
+    keyhi.SECKEY_DestroyPublicKey(None)
+    assert cert.CERT_DupCertificate(None) is None
+
+
 def test_a_nickname_that_is_taken(opened: Tools, error: Error) -> None:
     from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
     from cryptography.hazmat.primitives.serialization.pkcs12 import serialize_key_and_certificates

@@ -14,7 +14,7 @@ from nss_pk11.nss.types import PK11SlotInfo
 from nss_pk11.sessions.tickets import TicketKeys
 from nss_pk11.tls.codepoints import Group, SignatureScheme, Version
 from tests.db.tools import Tools
-from tests.nss.kinds import fails, new, refused, serve, server_config, settings_of
+from tests.nss.kinds import fails, new, pair, refused, serve, server_config, settings_of
 
 
 @pytest.fixture
@@ -101,6 +101,39 @@ def test_a_plain_descriptor_has_nothing_of_this(error: Callable[[], str]) -> Non
         assert refused(error, call, plain, argument) == "PR_BAD_DESCRIPTOR_ERROR"
     assert refused(error, ssl.SSL_SignatureSchemePrefGet, plain) == "PR_BAD_DESCRIPTOR_ERROR"
     prio.PR_Close(plain)
+
+
+def test_a_closed_socket_takes_nothing(kinds: Tools, error: Callable[[], str]) -> None:
+    """It would hold what it is given for ever: NSS_Shutdown would be SEC_ERROR_BUSY."""
+    closed, whole = new(), new()
+    found, key = pair("rsa")
+    prio.PR_Close(closed)
+    calls: list[tuple[Callable[..., object], tuple[object, ...]]] = [
+        (ssl.SSL_OptionSet, (ssl.SSL_NO_CACHE, 1)),
+        (ssl.SSL_OptionGet, (ssl.SSL_NO_CACHE,)),
+        (ssl.SSL_CipherPrefSet, (sslproto.SSL_RSA_WITH_RC4_128_SHA, True)),
+        (ssl.SSL_CipherPrefGet, (sslproto.SSL_RSA_WITH_RC4_128_SHA,)),
+        (ssl.SSL_VersionRangeSet, ((0x0303, 0x0304),)),
+        (ssl.SSL_VersionRangeGet, ()),
+        (ssl.SSL_ConfigSecureServer, (found, key, ssl.kt_rsa)),
+        (ssl.SSL_ConfigServerCert, (found, key)),
+        (ssl.SSL_SetTrustAnchors, ([found],)),
+        (ssl.SSL_SetURL, ("host.example",)),
+        (ssl.SSL_SetPKCS11PinArg, (found,)),
+        (ssl.SSL_AuthCertificateHook, (None, found)),
+        (ssl.SSL_ReconfigFD, (whole,)),
+    ]
+    for call, arguments in calls:
+        assert refused(error, call, closed, *arguments) == "PR_BAD_DESCRIPTOR_ERROR"
+    assert refused(error, ssl.SSL_ReconfigFD, whole, closed) == "PR_BAD_DESCRIPTOR_ERROR"
+    prio.PR_Close(whole)
+    del found, key, calls, arguments
+    nss.NSS_Shutdown()
+
+
+@pytest.mark.parametrize("call", [ssl.SSL_VersionRangeSet, ssl.SSL_NamedGroupConfig, ssl.SSL_SetTrustAnchors])
+def test_null_is_no_argument(call: Callable[..., None], fd: PRFileDesc, error: Callable[[], str]) -> None:
+    assert refused(error, call, fd, None) == "SEC_ERROR_INVALID_ARGS"
 
 
 # --- protocols, groups, signatures -----------------------------------------------------------------------------------

@@ -282,6 +282,11 @@ def test_a_range_that_is_none(vrange: tuple[int, int], fd: PRFileDesc, error: Ca
     assert ssl.SSL_VersionRangeGet(fd) == ssl.SSL_VersionRangeGetDefault(STREAM) == ALL
 
 
+def test_a_range_is_needed(fd: PRFileDesc, error: Callable[[], str]) -> None:
+    assert refused(error, ssl.SSL_VersionRangeSet, fd, None) == "SEC_ERROR_INVALID_ARGS"
+    assert refused(error, ssl.SSL_VersionRangeSetDefault, STREAM, None) == "SEC_ERROR_INVALID_ARGS"
+
+
 def test_dtls_is_not_done(error: Callable[[], str]) -> None:
     for call in (ssl.SSL_VersionRangeGetSupported, ssl.SSL_VersionRangeGetDefault):
         assert refused(error, call, DATAGRAM) == "SEC_ERROR_INVALID_ARGS"

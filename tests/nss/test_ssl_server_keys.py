@@ -130,6 +130,7 @@ def test_certificate_or_key_alone(fd: PRFileDesc, error: Callable[[], str]) -> N
     found, key = pair("rsa")
     assert refused(error, ssl.SSL_ConfigSecureServer, fd, found, None, ssl.kt_rsa) == "SEC_ERROR_INVALID_ARGS"
     assert refused(error, ssl.SSL_ConfigSecureServer, fd, None, key, ssl.kt_rsa) == "SEC_ERROR_INVALID_ARGS"
+    assert refused(error, ssl.SSL_ConfigSecureServer, fd, found, None, ssl.kt_kea_size) == "SEC_ERROR_INVALID_ARGS"
 
 
 @pytest.mark.parametrize("kea", [-1, 5, 99])
@@ -285,8 +286,10 @@ def test_a_certificate_for_each_use_and_curve(fd: PRFileDesc) -> None:
 def test_a_certificate_for_one_use_alone(fd: PRFileDesc, error: Callable[[], str]) -> None:
     ssl.SSL_ConfigServerCert(fd, *pair("rsa"), SSLExtraServerCertData(SSLAuthType.ssl_auth_rsa_decrypt))
     assert exchanges(fd) == {"rsa", "rsa_export"}
-    wrong = SSLExtraServerCertData(SSLAuthType.ssl_auth_ecdsa)
-    assert refused(error, ssl.SSL_ConfigServerCert, fd, *pair("rsa"), wrong) == "SEC_ERROR_INVALID_ARGS"
+    for other in set(SSLAuthType) - {SSLAuthType.ssl_auth_null, SSLAuthType.ssl_auth_rsa_decrypt, SSLAuthType.ssl_auth_rsa_sign}:
+        wrong = SSLExtraServerCertData(other)
+        assert refused(error, ssl.SSL_ConfigServerCert, fd, *pair("rsa"), wrong) == "SEC_ERROR_INVALID_ARGS"
+    assert exchanges(fd) == {"rsa", "rsa_export"}
 
 
 def test_extra_data_of_a_certificate(fd: PRFileDesc) -> None:
@@ -323,6 +326,18 @@ def test_a_stapled_response_goes_with_its_types_certificate(fd: PRFileDesc) -> N
     assert [identity.ocsp for identity in server_config(fd).identities] == [b"a response", b""]
     ssl.SSL_SetStapledOCSPResponses(fd, None, ssl.kt_rsa)
     assert [identity.ocsp for identity in server_config(fd).identities] == [b"", b""]
+
+
+def test_a_certificate_comes_with_its_own_response(fd: PRFileDesc) -> None:
+    """What was stapled to the one before is about that one."""
+    serve(fd, "rsa")
+    ssl.SSL_SetStapledOCSPResponses(fd, [b"of the first"], ssl.kt_rsa)
+    ssl.SSL_ConfigServerCert(fd, *pair("other"), SSLExtraServerCertData(stapledOCSPResponses=[b"of the other"]))
+    assert [identity.ocsp for identity in server_config(fd).identities] == [b"of the other"]
+    ssl.SSL_SetStapledOCSPResponses(fd, [b"newer"], ssl.kt_rsa)
+    assert [identity.ocsp for identity in server_config(fd).identities] == [b"newer"]
+    ssl.SSL_ConfigServerCert(fd, *pair("rsa"))
+    assert [identity.ocsp for identity in server_config(fd).identities] == [b""]
 
 
 @pytest.mark.parametrize("kea", [ssl.kt_null, ssl.kt_fortezza, ssl.kt_kea_size])
