@@ -231,8 +231,9 @@ def SSL_VersionRangeSet(fd: PRFileDesc, vrange: tuple[int, int] | None) -> None:
     """Of a socket: the oldest and newest version, SSL_LIBRARY_VERSION_ numbers (ssl.h).
 
     SSL_ENABLE_SSL3 and SSL_ENABLE_TLS tell afterwards what it covers.  Raises NSPRError: SSL_ERROR_INVALID_VERSION_RANGE,
-    PR_BAD_DESCRIPTOR_ERROR; ConfigurationError (SEC_ERROR_INVALID_ARGS) for None.  Differs: SSL 3.0 and TLS 1.3 may be on together, which later NSS refuses; SSL_LIBRARY_VERSION_2 as
-    the oldest switches SSL_ENABLE_SSL2 on, and is no part of the range.
+    PR_BAD_DESCRIPTOR_ERROR; ConfigurationError (SEC_ERROR_INVALID_ARGS) for None.
+    Differs: SSL 3.0 and TLS 1.3 may be on together, which later NSS refuses; SSL_LIBRARY_VERSION_2 as the oldest switches
+    SSL_ENABLE_SSL2 on, and is no part of the range.
     """
     _set_range(settings_of(fd), vrange)
 

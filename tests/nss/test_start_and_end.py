@@ -236,7 +236,10 @@ def test_nspr(error: Error) -> None:
     assert not prinit.PR_Initialized()
 
 
-@pytest.mark.parametrize(("version", "good"), [("3", True), ("3.10", True), ("3.12.4", True), ("3.999", False), ("4.0", False), ("x", False)])
+@pytest.mark.parametrize(
+    ("version", "good"),
+    [("3", True), ("3.10", True), ("3.12.4", True), ("3.999", False), ("4.0", False), ("x", False)],
+)
 def test_versions(version: str, good: bool) -> None:
     assert nss.NSS_VersionCheck(version) is good
     assert nss.NSS_GetVersion()[0].isdigit()
