@@ -54,7 +54,7 @@ Usage: {PROGRAM} -n rsa_nickname -p port [-BDENRZbjlmrsuvx] [-w password]
 PARAMETERS = """\
 -n, -S, -e nickname of the certificate to serve (RSA, DSA, EC)    -p port to listen on, at every address of this host
 -d directory of the database    -P prefix of its files    -w, -f its password, or a file that has it
--V [min]:[max] of ssl3 tls1.0 tls1.1 tls1.2 tls1.3    -c suites: letters (-Y lists them) or :XXXX
+-V [min]:[max] of ssl2 ssl3 tls1.0 tls1.1 tls1.2 tls1.3    -c suites: letters (-Y lists them) or :XXXX
 -r once: ask for a client's certificate in the first handshake; twice: require it
    three times, four times: the same in a second handshake    -E by TLS 1.3's post-handshake authentication
 -o accept client certificates that are invalid

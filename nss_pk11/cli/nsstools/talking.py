@@ -32,6 +32,8 @@ from ...nss.prio import (
     PRSocketOptionData,
 )
 from ...nss.ssl import (
+    SSL_ENABLE_SSL2,
+    SSL_V2_COMPATIBLE_HELLO,
     NSS_GetClientAuthData,
     SECFailure,
     SECSuccess,
@@ -135,6 +137,11 @@ class Connection:
                 SSL_CipherPrefSet(fd, suite, True)
         with step("error setting SSL/TLS version range "):
             SSL_VersionRangeSet(fd, settings.versions)
+        if settings.no_ssl2:  # which -V may have switched on, with its hello
+            with step("error enabling SSLv2 "):
+                SSL_OptionSet(fd, SSL_ENABLE_SSL2, False)
+            with step("error disabling v2 compatibility"):
+                SSL_OptionSet(fd, SSL_V2_COMPATIBLE_HELLO, False)
         for option, what in settings.options.items():
             with step(what):
                 SSL_OptionSet(fd, option, True)

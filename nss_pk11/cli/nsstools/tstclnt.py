@@ -43,14 +43,14 @@ from .report import print_error, say
 from .talking import Connection
 
 PROGRAM = "tstclnt"
-LETTERS = "46A:BCDEFGHI:J:KL:M:N:OP:QR:STUV:W:X:YZa:bc:d:efgh:i:m:n:op:qr:st:uvw:x:z:"
+LETTERS = "246A:BCDEFGHI:J:KL:M:N:OP:QR:STUV:W:X:YZa:bc:d:efgh:i:m:n:op:qr:st:uvw:x:z:"
 MOST_PINGS = 600
 PAUSE = 0.1  # seconds between two of them
 
 USAGE = f"""\
 Usage:  {PROGRAM} -h host [-a 1st_hs_name ] [-a 2nd_hs_name ] [-p port]
   [-D | -d certdir] [-C] [-b | -R root-module]\x20
-  [-n nickname] [-Bafosvx] [-c ciphers] [-Y] [-Z] [-E]
+  [-n nickname] [-2Bafosvx] [-c ciphers] [-Y] [-Z] [-E]
   [-V [min-version]:[max-version]] [-K] [-T] [-U]
   [-r N] [-w passwd] [-W pwfile] [-q [-t seconds]]
   [-I groups] [-J signatureschemes]
@@ -62,7 +62,7 @@ PARAMETERS = """\
 -d directory of the database (default: SSL_DIR of the environment, ~/.netscape)    -D no database
 -w, -W its password, or a file that has it    -b, -R load the builtin root CAs, or a module of root CAs
 -n nickname of the client's certificate    -E post-handshake authentication with it
--V [min]:[max] of ssl3 tls1.0 tls1.1 tls1.2 tls1.3    -c suites: letters (-Y lists them) or :XXXX
+-V [min]:[max] of ssl2 ssl3 tls1.0 tls1.1 tls1.2 tls1.3    -2 no SSL 2.0    -c suites: letters (-Y lists them) or :XXXX
 -I groups: P256 P384 P521 x25519 FF2048 FF3072 FF4096 FF6144 FF8192    -J signature schemes
 -K TLS_FALLBACK_SCSV    -u session tickets    -G extended master secret    -H groups of RFC 7919 alone    -T OCSP stapling
 -e middlebox compatibility mode    -r N renegotiate N times, resuming the session if N > 1
@@ -96,6 +96,7 @@ class Settings:
     schemes: list[SSLSignatureScheme] | None = None
     exporters: list[words.Exporter] = field(default_factory=list)
     options: dict[int, str] = field(default_factory=dict)
+    no_ssl2: bool = False
     sni: list[str] = field(default_factory=list)
     renegotiations: int = 0
     overlook: bool = False
@@ -127,8 +128,8 @@ _OPTIONS = {
 }
 _FIELDS = words.Fields(
     switches={
-        "D": "no_database", "O": "synchronous", "Q": "stop_after_handshake", "S": "skip_header", "b": "builtins",
-        "f": "client_speaks_first", "o": "overlook", "q": "ping",
+        "2": "no_ssl2", "D": "no_database", "O": "synchronous", "Q": "stop_after_handshake", "S": "skip_header",
+        "b": "builtins", "f": "client_speaks_first", "o": "overlook", "q": "ping",
     },
     texts={"A": "request_file", "R": "root_module", "d": "directory", "h": "host", "n": "nickname"},
     numbers={

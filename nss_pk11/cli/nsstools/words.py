@@ -90,8 +90,15 @@ class BadSuite(Exception):
         self.kind, self.what = kind, what
 
 
-# As `-Y` lists them.
+# As `-Y` lists them; those of SSL 2.0 as NSS 3.10 did.
 _LETTERS_PAGE = """\
+A    SSL2 RC4 128 WITH MD5
+B    SSL2 RC4 128 EXPORT40 WITH MD5
+C    SSL2 RC2 128 CBC WITH MD5
+D    SSL2 RC2 128 CBC EXPORT40 WITH MD5
+E    SSL2 DES 64 CBC WITH MD5
+F    SSL2 DES 192 EDE3 CBC WITH MD5
+
 c    SSL3 RSA WITH RC4 128 MD5
 d    SSL3 RSA WITH 3DES EDE CBC SHA
 e    SSL3 RSA WITH DES CBC SHA

@@ -3,7 +3,8 @@
 Words of a request: `role`, `port` (client), `count`; `protocol`: ssl2, ssl3, tls1, tls1_1, tls1_2, or ssl23 for all that `off`
 does not name; `suites`: numbers, hexadecimal, or `ciphers`: OpenSSL's own names; `certificate`, `key`, `ca`, `dh`: files;
 `verify`: a client checks the server's certificate, a server demands one; `resume`; `renegotiate`; and what makes it an old or a
-special peer: `unsafe_renegotiation`, `no_rfc5746`, `no_tickets`, `tls_prf`.
+special peer: `unsafe_renegotiation`, `no_rfc5746`, `no_tickets`, `tls_prf`.  With `http` a page is asked for in place of the
+conversation.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from .surgery import Suites, forget_secure_renegotiation, mend_ssl2_resumption, 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+REQUEST, PAGE = b"GET / HTTP/1.0\r\n\r\n", b"HTTP/1.0 200 OK\r\n\r\n"  # of `http`
 PATIENCE = 5  # seconds for every system call
 METHODS = {"ssl2": "SSLv2", "ssl3": "SSLv3", "tls1": "TLSv1", "tls1_1": "TLSv1_1", "tls1_2": "TLSv1_2", "ssl23": "SSLv23"}
 
@@ -252,6 +254,11 @@ class Peer:
 
     def _converse(self, link: Link, request: Request) -> int:
         renegotiated = 0
+        if "http" in request:
+            link.write(REQUEST)
+            if link.read_line() != PAGE.splitlines(keepends=True)[0]:
+                raise Failure("no page")
+            return renegotiated
         for number, (line, answer) in enumerate(zip(CONVERSATION, answers(CONVERSATION), strict=True)):
             if number == 1 and "renegotiate" in request:
                 link.renegotiate(server=False)
@@ -263,6 +270,11 @@ class Peer:
 
     def _answer(self, link: Link, request: Request) -> int:
         renegotiated = 0
+        if "http" in request:
+            while link.read_line().strip():
+                pass
+            link.write(PAGE)
+            return renegotiated
         for number, expected in enumerate(CONVERSATION):
             line = link.read_line()
             if number == 1 and "renegotiate" in request:
