@@ -23,6 +23,7 @@ from ..tls.waits import (
     DecryptSsl2,
     KeaInitiate,
     KeaRespond,
+    KeaResume,
     LookupSession,
     Operation,
     Sign,
@@ -43,7 +44,7 @@ __all__ = ["KeyExecutor", "NotQuick", "SessionStore", "Unverified", "Verifier", 
 
 log = logging.getLogger(__name__)
 
-KeyOperation = Sign | Decrypt | KeaInitiate | KeaRespond
+KeyOperation = Sign | Decrypt | KeaInitiate | KeaRespond | KeaResume
 
 _leaf = lru_cache(64)(load_leaf)  # of our own chains, few and always the same
 
@@ -158,8 +159,8 @@ class KeyExecutor:
 
     def _errand(self, operation: KeyOperation, timeout: float, peer: object) -> Errand:
         deadline = time.monotonic() + timeout
-        if isinstance(operation, KeaInitiate | KeaRespond):
-            key, use = fortezza.initiating(operation) if isinstance(operation, KeaInitiate) else fortezza.responding(operation)
+        if isinstance(operation, fortezza.CardOperation):
+            key, use = fortezza.use_of(operation)
             return Errand(self.group(key), use, "agree", deadline, peer)
         group = self.group(key_of(operation.identity))
         ssl2 = isinstance(operation, DecryptSsl2)

@@ -13,7 +13,7 @@ from ..errors import ConfigurationError, HandshakeFailure, TokenError
 from ..slots import fortezza as card
 from ..slots import kea
 from ..tls.messages.fortezza import PREMASTER_BYTES, SIGNATURE_BYTES, ClientKeys
-from ..tls.waits import KeaInitiate, KeaInitiated, KeaRespond, KeaResponded
+from ..tls.waits import KeaInitiate, KeaInitiated, KeaRespond, KeaResponded, KeaResume, TokenCipher
 from .dispatcher import Use
 from .identity import key_of
 
@@ -23,25 +23,31 @@ if TYPE_CHECKING:
     from ..tls.config import Identity
 
 _MECHANISM = "CKM_KEA_KEY_DERIVE"
+CardOperation = KeaInitiate | KeaRespond | KeaResume
 Result = TypeVar("Result")
+
+
+def use_of(operation: CardOperation) -> tuple[PrivateKey, Use]:
+    """The key that an operation is for, and what is done with it.  Raises HandshakeFailure."""
+    if isinstance(operation, KeaInitiate):
+        return initiating(operation)
+    return responding(operation) if isinstance(operation, KeaRespond) else resuming(operation)
 
 
 def initiating(operation: KeaInitiate) -> tuple[PrivateKey, Use]:
     """The client's key, and what is done with it.  Raises HandshakeFailure (SSL_ERROR_FORTEZZA_PQG) where no key is of the domain
     of the server's."""
-    server = kea.from_certificate(operation.chain[0])
-    found = best_match(operation.identities, server) if server is not None else None
-    if server is None or found is None:
-        raise HandshakeFailure("no KEA key here is of the domain of the server's", name="SSL_ERROR_FORTEZZA_PQG")
-    identity, peer = found, server
+    identity, peer = _match(operation.identities, operation.chain)
 
     def work(key: card.CardKey, patient: bool) -> KeaInitiated:
-        done = card.initiate(key, peer, operation.random, operation.premaster, ciphers=operation.ciphers, patient=patient)
+        done = card.initiate(
+            key, peer, operation.random, operation.premaster, ciphers=operation.ciphers, keep=operation.keep, patient=patient
+        )
         keys = ClientKeys(
             public_of(identity).public, done.random, bytes(SIGNATURE_BYTES), done.first_key, done.second_key,
             done.first_iv, done.second_iv, done.secret_iv, done.secret,
         )  # fmt: skip
-        return KeaInitiated(identity, keys, done.write, done.read)
+        return KeaInitiated(identity, keys, done.write, done.read, done.kept)
 
     return key_of(identity), Use(_on_card(work), lambda member: _MECHANISM)
 
@@ -55,10 +61,30 @@ def responding(operation: KeaRespond) -> tuple[PrivateKey, Use]:
     )  # fmt: skip
 
     def work(key: card.CardKey, patient: bool) -> KeaResponded:
-        done = card.respond(key, operation.random, offered, ciphers=operation.ciphers, patient=patient)
-        return KeaResponded(done.secret.ljust(PREMASTER_BYTES, b"\0"), done.write, done.read)
+        done = card.respond(key, operation.random, offered, ciphers=operation.ciphers, keep=operation.keep, patient=patient)
+        return KeaResponded(done.secret.ljust(PREMASTER_BYTES, b"\0"), done.write, done.read, done.kept)
 
     return key_of(operation.identity), Use(_on_card(work), lambda member: _MECHANISM)
+
+
+def resuming(operation: KeaResume) -> tuple[PrivateKey, Use]:
+    """Either's.  Raises as `initiating`."""
+    initiated = bool(operation.chain)
+    identity = _match(operation.identities, operation.chain)[0] if initiated else operation.identities[0]
+
+    def work(key: card.CardKey, patient: bool) -> tuple[TokenCipher, TokenCipher] | None:
+        return card.take_up(key, operation.kept, initiated=initiated, patient=patient)
+
+    return key_of(identity), Use(_on_card(work), lambda member: "CKM_SKIPJACK_WRAP")
+
+
+def _match(identities: tuple[Identity, ...], chain: tuple[bytes, ...]) -> tuple[Identity, kea.KeaPublicKey]:
+    """Of ours that for a server's key, and that."""
+    server = kea.from_certificate(chain[0])
+    found = best_match(identities, server) if server is not None else None
+    if server is None or found is None:
+        raise HandshakeFailure("no KEA key here is of the domain of the server's", name="SSL_ERROR_FORTEZZA_PQG")
+    return found, server
 
 
 def best_match(identities: tuple[Identity, ...], server: kea.KeaPublicKey) -> Identity | None:

@@ -44,7 +44,17 @@ from ..tls.events import (
     RenegotiationDeclined,
     StoreSession,
 )
-from ..tls.waits import ChooseClientIdentity, Decrypt, DecryptSsl2, KeaRespond, LookupSession, Operation, Sign, VerifyPeer
+from ..tls.waits import (
+    ChooseClientIdentity,
+    Decrypt,
+    DecryptSsl2,
+    KeaRespond,
+    KeaResume,
+    LookupSession,
+    Operation,
+    Sign,
+    VerifyPeer,
+)
 from .connection import Application, Connection, Deadlines, Echo
 from .executor import KeyExecutor, NotQuick
 from .purposes import PURPOSES
@@ -112,6 +122,7 @@ class Server:
             Decrypt: self._operate,
             DecryptSsl2: self._operate,
             KeaRespond: self._operate,
+            KeaResume: self._operate,
             LookupSession: self._operate,
             VerifyPeer: self._operate,
             ChooseClientIdentity: self._operate,

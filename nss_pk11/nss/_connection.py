@@ -26,7 +26,17 @@ from ..tls.events import (
     RenegotiationDeclined,
     StoreSession,
 )
-from ..tls.waits import ChooseClientIdentity, Decrypt, KeaInitiate, KeaRespond, LookupSession, Operation, Sign, VerifyPeer
+from ..tls.waits import (
+    ChooseClientIdentity,
+    Decrypt,
+    KeaInitiate,
+    KeaRespond,
+    KeaResume,
+    LookupSession,
+    Operation,
+    Sign,
+    VerifyPeer,
+)
 from . import _callbacks, _fortezza, _sidcaches, _stepup
 from ._keys import executor
 from ._layers import DescriptorReference, Layer, PRFileDesc, SocketLayer
@@ -172,7 +182,9 @@ class Connection(Layer):
         match operation:
             case Sign() | Decrypt() | KeaRespond():
                 return executor().run(operation)
-            case KeaInitiate():
+            case KeaResume() if self.is_server:
+                return executor().run(operation)
+            case KeaInitiate() | KeaResume():
                 return executor().run(_fortezza.with_best_match(operation, self.settings.pin_arg))
             case LookupSession():
                 return self.session.look_up_id(operation.session_id)

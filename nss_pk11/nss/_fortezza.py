@@ -13,7 +13,7 @@ from asn1crypto.core import Sequence
 from ..errors import HandshakeFailure, NotFound, NSPRError
 from ..slots import kea
 from ..tls.config import Identity
-from ..tls.waits import KeaInitiate
+from ..tls.waits import KeaInitiate, KeaResume
 from ._authentication import log_in
 from ._objects import PK11_FindKeyByAnyCert, instances, is_user, lying_on, wrap
 from ._slots import usable_slots
@@ -21,6 +21,7 @@ from .prerror import sets_error
 from .types import CERTCertificate, PK11SlotInfo
 
 _DERIVE = "CKM_KEA_KEY_DERIVE"
+Client = KeaInitiate | KeaResume
 
 
 class SECOidTag(IntEnum):
@@ -81,16 +82,16 @@ def PK11_FindBestKEAMatch(serverCert: CERTCertificate, wincx: object = None) -> 
     raise NotFound("no token has a KEA certificate of the server's domain", name="SSL_ERROR_FORTEZZA_PQG")
 
 
-def with_best_match(operation: KeaInitiate, wincx: object) -> KeaInitiate:
-    """A client's part of the key exchange with the key that goes with the server's.  Raises HandshakeFailure, which is what the
+def with_best_match(operation: Client, wincx: object) -> Client:
+    """A client's part of a handshake, with the key that goes with the server's.  Raises HandshakeFailure, which is what the
     server is to hear, and what a login raises."""
     try:
         ours = PK11_FindBestKEAMatch(CERTCertificate.decode(operation.chain[0]), wincx)
     except NotFound as error:
         raise HandshakeFailure(error.detail, name=error.name) from None
     key = PK11_FindKeyByAnyCert(ours, wincx)
-    identity = Identity(chain=(ours.derCert,), schemes=(), key=key.key, kea=True)
-    return KeaInitiate((identity,), operation.chain, operation.random, operation.premaster, operation.ciphers)
+    operation.identities = (Identity(chain=(ours.derCert,), schemes=(), key=key.key, kea=True),)
+    return operation
 
 
 def _algorithm(cert: CERTCertificate) -> str:

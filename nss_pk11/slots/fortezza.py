@@ -2,7 +2,8 @@
 
 KEA gives two cards a token encryption key (TEK); under it go a key for each direction, wrapped, and one secret of the caller's,
 encrypted.  TEK and message keys are session objects: they stay on the card, and end with the connection, whose ciphers run in
-sessions of their own (`lasting`).  Knows no TLS: what the bytes are for is the caller's business.
+sessions of their own (`lasting`).  What is to outlive the connection is kept wrapped under a key that the card has for good (Ks),
+as NSS keeps it.  Knows no TLS: what the bytes are for is the caller's business.
 """
 
 from __future__ import annotations
@@ -32,7 +33,11 @@ REFUSED = {
     faults.NUMBERS["CKR_DOMAIN_PARAMS_INVALID"]: "SSL_ERROR_CLIENT_KEY_EXCHANGE_FAILURE",
     faults.NUMBERS["CKR_WRAPPED_KEY_INVALID"]: "SSL_ERROR_SYM_KEY_UNWRAP_FAILURE",
 }
-
+# What a card says of keys and states that it did not give.
+_NOT_ITS_OWN = {
+    faults.NUMBERS[f"CKR_{name}"]
+    for name in ("WRAPPED_KEY_INVALID", "WRAPPED_KEY_LEN_RANGE", "SAVED_STATE_INVALID", "KEY_CHANGED", "FUNCTION_NOT_SUPPORTED")
+}
 
 Result = TypeVar("Result")
 
@@ -48,7 +53,8 @@ class CardKey(Protocol):
 
 class Initiated(NamedTuple):
     """An initiator's numbers: R_a, both keys wrapped, the IVs of both and of the secret, and that encrypted; the ciphers, where
-    asked for: to write with the first key, to read with the second."""
+    asked for: to write with the first key, to read with the second.  `kept`: for `take_up`; b"" where not asked for, or the card
+    cannot."""
 
     random: bytes
     first_key: bytes
@@ -59,14 +65,16 @@ class Initiated(NamedTuple):
     secret: bytes
     write: CardCipher | None
     read: CardCipher | None
+    kept: bytes
 
 
 class Responded(NamedTuple):
-    """A recipient's: the secret, and the ciphers, to write with the second key and to read with the first."""
+    """A recipient's: the secret, and the ciphers, to write with the second key and to read with the first; `kept` as above."""
 
     secret: bytes
     write: CardCipher | None
     read: CardCipher | None
+    kept: bytes
 
     def __repr__(self) -> str:
         return "<Responded>"  # nothing that holds a secret shows it
@@ -86,9 +94,17 @@ class Offered(NamedTuple):
 
 
 def initiate(
-    key: CardKey, peer: KeaPublicKey, peer_random: bytes, secret: bytes, *, ciphers: bool, patient: bool = True
+    key: CardKey,
+    peer: KeaPublicKey,
+    peer_random: bytes,
+    secret: bytes,
+    *,
+    ciphers: bool,
+    keep: bool = False,
+    patient: bool = True,
 ) -> Initiated:
-    """Be the initiator of KEA.  `peer_random`: R_b, 128 bytes; `secret`: whole blocks.  Raises TokenError."""
+    """Be the initiator of KEA.  `peer_random`: R_b, 128 bytes; `secret`: whole blocks; `keep`: the ciphers' beginnings.  Raises
+    TokenError."""
 
     def once(place: Place, patient: bool) -> Initiated:
         card = _Card(key, place)
@@ -99,24 +115,55 @@ def initiate(
         second_iv = card.encrypt(second, bytes(_BLOCK))[0]
         if not ciphers:
             first_iv = card.encrypt(first, bytes(_BLOCK))[0]
-            return Initiated(random, *wrapped, first_iv, second_iv, secret_iv, encrypted, None, None)
+            return Initiated(random, *wrapped, first_iv, second_iv, secret_iv, encrypted, None, None, b"")
         first_iv, write = card.encryption(first)
-        return Initiated(random, *wrapped, first_iv, second_iv, secret_iv, encrypted, write, card.decryption(second, second_iv))
+        kept = card.keep(first, second, write.state) if keep else b""
+        read = card.decryption(second, second_iv)
+        return Initiated(random, *wrapped, first_iv, second_iv, secret_iv, encrypted, write, read, kept)
 
     return key.operate(once, patient=patient)
 
 
-def respond(key: CardKey, own_random: bytes, offered: Offered, *, ciphers: bool, patient: bool = True) -> Responded:
-    """Be the recipient.  `own_random`: the R_b that the initiator was given.  Raises TokenError."""
+def respond(
+    key: CardKey, own_random: bytes, offered: Offered, *, ciphers: bool, keep: bool = False, patient: bool = True
+) -> Responded:
+    """Be the recipient.  `own_random`: the R_b that the initiator was given; `keep`: as above.  Raises TokenError."""
 
     def once(place: Place, patient: bool) -> Responded:
         card = _Card(key, place)
         tek, _ = card.derive(offered.public.rjust(PUBLIC_BYTES, b"\0"), offered.random, own_random)
         secret = card.decrypt(tek, offered.secret_iv, offered.secret)
         if not ciphers:
-            return Responded(secret, None, None)
+            return Responded(secret, None, None, b"")
         first, second = (card.unwrap(tek, wrapped) for wrapped in (offered.first_key, offered.second_key))
-        return Responded(secret, card.encryption(second)[1], card.decryption(first, offered.first_iv))
+        kept = card.keep(second, first, lambda: offered.first_iv) if keep else b""
+        return Responded(secret, card.encryption(second)[1], card.decryption(first, offered.first_iv), kept)
+
+    return key.operate(once, patient=patient)
+
+
+def take_up(key: CardKey, kept: bytes, *, initiated: bool, patient: bool = True) -> tuple[CardCipher, CardCipher] | None:
+    """The ciphers of an earlier agreement at their beginnings, to write and to read; None where this card did not keep them.
+
+    Its keys are the same.  An initiator writes with the same IV too, and a recipient with a new one, as a card does not encrypt
+    with any but its own; so the first block that an initiator reads says nothing.  Raises TokenError.
+    """
+    write_key, read_key, rest = kept[:WRAPPED_BYTES], kept[WRAPPED_BYTES : 2 * WRAPPED_BYTES], kept[2 * WRAPPED_BYTES :]
+
+    def once(place: Place, patient: bool) -> tuple[CardCipher, CardCipher] | None:
+        card = _Card(key, place)
+        storage = card.storage_key()
+        if not storage:
+            return None
+        try:
+            writing, reading = card.unwrap(storage, write_key), card.unwrap(storage, read_key)
+            if initiated:
+                return card.taken_up(writing, rest), card.decryption(reading, bytes(IV_BYTES))
+            return card.encryption(writing)[1], card.decryption(reading, rest)
+        except TokenError as error:
+            if error.rv not in _NOT_ITS_OWN:
+                raise
+            return None
 
     return key.operate(once, patient=patient)
 
@@ -137,6 +184,15 @@ class CardCipher:
             if error.rv in GONE:
                 error.name = "SSL_ERROR_TOKEN_INSERTION_REMOVAL"
             raise
+
+    def state(self) -> bytes:
+        """Where it stands.  Raises TokenError."""
+        length = c_ulong()
+        call = partial(self._session.call, "C_GetOperationState", doing="save a cipher")
+        call(None, ctypes.byref(length))
+        out = ctypes.create_string_buffer(length.value)
+        call(out, ctypes.byref(length))
+        return out.raw[: length.value]
 
 
 class _Card:
@@ -210,6 +266,35 @@ class _Card:
         self._begin(session, "C_DecryptInit", key, iv)
         return CardCipher(session, self._keys, encrypts=False)
 
+    def taken_up(self, key: int, state: bytes) -> CardCipher:
+        """An encryption from where `CardCipher.state` left it."""
+        session = self._open()
+        session.call("C_SetOperationState", state, len(state), key, 0, doing="take up a cipher")
+        return CardCipher(session, self._keys, encrypts=True)
+
+    def storage_key(self) -> int:
+        """Ks; 0 where there is none (PK11_FindFixedKey)."""
+        template, handle, count = _Template(_KS), c_ulong(), c_ulong()
+        for function, arguments in (
+            ("C_FindObjectsInit", template.arguments),
+            ("C_FindObjects", (ctypes.byref(handle), 1, ctypes.byref(count))),
+            ("C_FindObjectsFinal", ()),
+        ):
+            self._keys.call(function, *arguments, doing="look for the key that keys are kept under")
+        return handle.value if count.value else 0
+
+    def keep(self, write_key: int, read_key: int, rest: Callable[[], bytes]) -> bytes:
+        """What `take_up` wants; b"" where the card cannot."""
+        storage = self.storage_key()
+        if not storage:
+            return b""
+        try:
+            return self.wrap(storage, write_key) + self.wrap(storage, read_key) + rest()
+        except TokenError as error:
+            if error.rv in GONE:
+                raise
+            return b""
+
     def _begin(self, session: LastingSession, function: str, key: int, iv: bytes) -> bytes:
         buffer = (c_ubyte * IV_BYTES).from_buffer_copy(iv)
         mechanism = _Mechanism("CKM_SKIPJACK_CBC64", buffer)
@@ -220,12 +305,13 @@ class _Card:
 # --- C ---------------------------------------------------------------------------------------------------------------
 
 _Values = tuple[tuple[Attribute, c_ulong | c_ubyte], ...]
-_SECRET_KEY: _Values = (
+_SKIPJACK_KEY: _Values = (
     (Attribute.CLASS, c_ulong(ObjectClass.SECRET_KEY)),
     (Attribute.KEY_TYPE, c_ulong(KeyType._SKIPJACK)),
-    (Attribute.TOKEN, c_ubyte(False)),
 )
 _YES = c_ubyte(True)
+_KS: _Values = (*_SKIPJACK_KEY, (Attribute.TOKEN, _YES))
+_SECRET_KEY: _Values = (*_SKIPJACK_KEY, (Attribute.TOKEN, c_ubyte(False)))
 _TEK: _Values = (
     *_SECRET_KEY,
     (Attribute.VALUE_LEN, c_ulong(WRAPPED_BYTES)),

@@ -1,9 +1,8 @@
 """Sessions that outlive one operation: a cipher that runs as long as a connection, and keys that are to end with it.
 
 The pool's sessions serve whoever comes; these belong to who opened them, and are closed when nobody refers to them any more.
-That
-may be noticed anywhere, also by the garbage collector inside a call of the same library, so it is only noted there: the next
-use of the token closes them.
+That may be noticed anywhere, also by the garbage collector inside a call of the same library, so it is only noted there: the
+next use of the token closes them.
 """
 
 from __future__ import annotations
@@ -54,9 +53,12 @@ class LastingSessions:
     def open(self, generation: int) -> LastingSession:
         """A session of the same `generation` as a handle that is to be used in it.  Raises TokenError."""
         self.sweep()
-        session = LastingSession(self, self.library.open_session(self.token), generation)
-        if generation != self.pool.generation:
+        handle = self.library.open_session(self.token)
+        # If the owner of this generation is alive now, the slot has held its token all the time.
+        if not (self.pool.owner_lives() and generation == self.pool.generation):
+            self.library.close_session(handle)
             raise faults.fault(faults.SESSION_HANDLE_INVALID, "C_OpenSession", self.token)
+        session = LastingSession(self, handle, generation)
         self._open.add(session)
         return session
 

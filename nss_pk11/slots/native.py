@@ -146,6 +146,11 @@ _PROTOTYPES: dict[str, tuple[type[ctypes._SimpleCData[int]] | type[c_void_p] | t
     "C_Decrypt": (c_ulong, c_void_p, c_ulong, c_void_p, c_void_p),
     "C_WaitForSlotEvent": (c_ulong, c_void_p, c_void_p),
     # FORTEZZA's alone
+    "C_GetOperationState": (c_ulong, c_void_p, c_void_p),
+    "C_SetOperationState": (c_ulong, c_void_p, c_ulong, c_ulong, c_ulong),
+    "C_FindObjectsInit": (c_ulong, c_void_p, c_ulong),
+    "C_FindObjects": (c_ulong, c_void_p, c_ulong, c_void_p),
+    "C_FindObjectsFinal": (c_ulong,),
     "C_EncryptInit": (c_ulong, c_void_p, c_ulong),
     "C_Encrypt": (c_ulong, c_void_p, c_ulong, c_void_p, c_void_p),
     "C_EncryptUpdate": (c_ulong, c_void_p, c_ulong, c_void_p, c_void_p),
@@ -160,8 +165,8 @@ _SINCE_2_01 = "C_WaitForSlotEvent"  # the last member, which older modules have 
 # What a library may lack: it has no such operations.
 _OPTIONAL = frozenset(
     {
-        _SINCE_2_01, "C_EncryptInit", "C_Encrypt", "C_EncryptUpdate", "C_DecryptUpdate", "C_GenerateKey", "C_WrapKey",
-        "C_UnwrapKey", "C_DeriveKey",
+        _SINCE_2_01, "C_GetOperationState", "C_SetOperationState", "C_EncryptInit", "C_Encrypt", "C_EncryptUpdate",
+        "C_DecryptUpdate", "C_GenerateKey", "C_WrapKey", "C_UnwrapKey", "C_DeriveKey",
     }
 )  # fmt: skip
 _FUNCTION_NOT_SUPPORTED = 0x54
@@ -196,6 +201,11 @@ class Functions:
     C_DecryptInit: Function
     C_Decrypt: Function
     C_WaitForSlotEvent: Function
+    C_GetOperationState: Function
+    C_SetOperationState: Function
+    C_FindObjectsInit: Function
+    C_FindObjects: Function
+    C_FindObjectsFinal: Function
     C_EncryptInit: Function
     C_Encrypt: Function
     C_EncryptUpdate: Function

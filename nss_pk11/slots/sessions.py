@@ -54,7 +54,7 @@ class SessionPool:
     def __init__(
         self, library: Library, token: TokenInfo, limit: int, owner_lives: Callable[[], bool], workers: int = DEFAULT_WORKERS
     ) -> None:
-        self._library, self._token, self._owner_lives = library, token, owner_lives
+        self._library, self._token, self.owner_lives = library, token, owner_lives
         self.capacity = min(workers, limit - 1) if limit > 1 else 1 if limit == 1 else workers
         self._single = limit == 1
         self._closed = False
@@ -150,7 +150,7 @@ class SessionPool:
             handle = self._library.open_session(self._token)
         worker = Worker(handle, generation)
         # If the owner of this generation is alive now, the slot has held its token all the time.
-        if self._owner_lives() and generation == self.generation:
+        if self.owner_lives() and generation == self.generation:
             return worker
         self._close(worker)
         raise gone

@@ -17,7 +17,8 @@ _HEAD = struct.Struct(">BHHQIIBBBHBBH").pack
 class Session:
     """`secret`: the TLS 1.2 master secret or the TLS 1.3 PSK; `created`, seconds since 1970; `lifetime`, seconds;
     `age_add`: obfuscates the ticket age in milliseconds (RFC 8446 section 4.6.1); `ticket`, `session_id`: how the client asks for
-    it; `peer_chain`: the other side's certificates, DER, leaf first.  Holds a secret: its repr does not."""
+    it; `peer_chain`: the other side's certificates, DER, leaf first; `card`: what a FORTEZZA card kept of the ciphers, wrapped by
+    it.  Holds a secret: its repr does not."""
 
     version: int
     suite: int
@@ -33,6 +34,7 @@ class Session:
     alpn: str = ""
     peer_chain: tuple[bytes, ...] = ()
     context: bytes = b""
+    card: bytes = field(default=b"", repr=False)
 
     def fresh(self, now: float) -> bool:
         """Whether the session may still be used at `now` (seconds since 1970).  A clock that ran backwards makes it stale."""
@@ -41,12 +43,14 @@ class Session:
     def encode(self) -> bytes:
         """For a ticket or a cache; `decode` takes it back."""
         server_name, alpn = self.server_name.encode(), self.alpn.encode("latin-1")
-        flags = self.extended_master_secret | self.encrypt_then_mac << 1
+        flags = self.extended_master_secret | self.encrypt_then_mac << 1 | bool(self.card) << 2
         head = _HEAD(
             _FORMAT, self.version, self.suite, int(self.created * 1000), self.lifetime, self.age_add, flags,
             len(self.secret), len(self.session_id), len(server_name), len(alpn), len(self.context), len(self.ticket),
         )  # fmt: skip
         parts = [head, self.secret, self.session_id, server_name, alpn, self.context, self.ticket]
+        if self.card:
+            parts.append(len(self.card).to_bytes(1) + self.card)
         for certificate in self.peer_chain:
             parts.append(len(certificate).to_bytes(3, "big"))
             parts.append(certificate)
@@ -61,10 +65,11 @@ class Session:
         version, suite, created, lifetime, age_add, flags = r.u16(), r.u16(), r.u64() / 1000, r.u32(), r.u32(), r.u8()
         lengths = r.u8(), r.u8(), r.u16(), r.u8(), r.u8(), r.u16()
         secret, session_id, server_name, alpn, context, ticket = (r.take(length) for length in lengths)
+        card = r.vector(1) if flags & 4 else b""
         chain = []
         while r:
             chain.append(r.vector(3))
         return cls(
             version, suite, secret, created, lifetime, ticket, session_id, age_add, bool(flags & 1), bool(flags & 2),
-            server_name.decode(), alpn.decode("latin-1"), tuple(chain), context,
+            server_name.decode(), alpn.decode("latin-1"), tuple(chain), context, card,
         )  # fmt: skip

@@ -78,12 +78,14 @@ class TokenCipher(Protocol):
 
 
 class KeaInitiated(NamedTuple):
-    """What the card of a client has done: `identity` is whose key it did it with.  `write`, `read`: only where asked for."""
+    """What the card of a client has done: `identity` is whose key it did it with.  `write`, `read`, `kept`: only where asked
+    for."""
 
     identity: Identity
     keys: ClientKeys
     write: TokenCipher | None
     read: TokenCipher | None
+    kept: bytes = b""
 
 
 class KeaInitiate(Operation):
@@ -91,16 +93,23 @@ class KeaInitiate(Operation):
     signature in its keys.
 
     `identities`: of which the first in the domain of the server's certificate (`chain`, DER, leaf first) is to do it;
-    `random`: r_s, 128 bytes; `premaster`: 48 bytes, to be encrypted; `ciphers`: whether records are encrypted on the card.
+    `random`: r_s, 128 bytes; `premaster`: 48 bytes, to be encrypted; `ciphers`: whether records are encrypted on the card;
+    `keep`: whether that is to be possible again, by KeaResume.
     """
 
-    __slots__ = ("chain", "ciphers", "identities", "premaster", "random")
+    __slots__ = ("chain", "ciphers", "identities", "keep", "premaster", "random")
 
     def __init__(
-        self, identities: tuple[Identity, ...], chain: tuple[bytes, ...], random: bytes, premaster: bytes, ciphers: bool
+        self,
+        identities: tuple[Identity, ...],
+        chain: tuple[bytes, ...],
+        random: bytes,
+        premaster: bytes,
+        ciphers: bool,
+        keep: bool = False,
     ) -> None:
         self.identities, self.chain, self.random = identities, chain, random
-        self.premaster, self.ciphers = premaster, ciphers
+        self.premaster, self.ciphers, self.keep = premaster, ciphers, keep
 
 
 class KeaResponded(NamedTuple):
@@ -109,6 +118,7 @@ class KeaResponded(NamedTuple):
     premaster: bytes
     write: TokenCipher | None
     read: TokenCipher | None
+    kept: bytes = b""
 
     def __repr__(self) -> str:
         return "<KeaResponded>"  # nothing that holds a secret shows it
@@ -116,12 +126,24 @@ class KeaResponded(NamedTuple):
 
 class KeaRespond(Operation):
     """A FORTEZZA server's part, with `identity.key`; result: KeaResponded.  `random`: r_s; `keys`: the client's message;
-    `ciphers`: whether records are encrypted on the card."""
+    `ciphers`, `keep`: as above."""
 
-    __slots__ = ("ciphers", "identity", "keys", "random")
+    __slots__ = ("ciphers", "identity", "keep", "keys", "random")
 
-    def __init__(self, identity: Identity, random: bytes, keys: ClientKeys, ciphers: bool) -> None:
-        self.identity, self.random, self.keys, self.ciphers = identity, random, keys, ciphers
+    def __init__(self, identity: Identity, random: bytes, keys: ClientKeys, ciphers: bool, keep: bool = False) -> None:
+        self.identity, self.random, self.keys, self.ciphers, self.keep = identity, random, keys, ciphers, keep
+
+
+class KeaResume(Operation):
+    """Take up what a card kept of an earlier handshake; result: the ciphers (write, read), None where this card did not keep it.
+
+    `identities`: a client's, as above; a server's, of which the first is to do it, `chain` empty; `kept`: see KeaInitiated.
+    """
+
+    __slots__ = ("chain", "identities", "kept")
+
+    def __init__(self, identities: tuple[Identity, ...], chain: tuple[bytes, ...], kept: bytes) -> None:
+        self.identities, self.chain, self.kept = identities, chain, kept
 
 
 class LookupSession(Operation):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,6 +18,7 @@ from nss_pk11.slots import SlotManager
 from nss_pk11.tls.codepoints import Version
 from nss_pk11.tls.config import ClientConfig, ServerConfig
 from nss_pk11.tls.engine import Engine
+from nss_pk11.tls.session import Session
 from nss_pk11.tls.suites import BY_NAME, FORTEZZA_SUITES
 from nss_pk11.tls.waits import KeaInitiate, KeaRespond, Operation, Sign
 
@@ -98,7 +100,16 @@ def test_client_authentication(version: Version, suite: Suite, server: Holder, c
 
 def operations(holder: Holder) -> list[tuple[str, str]]:
     """What the card was asked to do, but for records and its housekeeping."""
-    wanted = ("C_DeriveKey", "C_GenerateKey", "C_WrapKey", "C_UnwrapKey", "C_EncryptInit", "C_DecryptInit", "C_SignInit")
+    wanted = (
+        "C_DeriveKey",
+        "C_GenerateKey",
+        "C_WrapKey",
+        "C_UnwrapKey",
+        "C_EncryptInit",
+        "C_DecryptInit",
+        "C_SignInit",
+        "C_SetOperationState",
+    )
     calls = [call for call in holder.simulator.calls() if call["function"] in wanted]
     assert {call["result"] for call in calls} <= {"CKR_OK"}
     return [(call["function"], call["arguments"]["mechanism"]) for call in calls]
@@ -143,17 +154,83 @@ def test_a_cards_registers_are_free_again_when_connections_end(server: Holder, c
 # --- resumption ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("suite", FORTEZZA_SUITES, ids=lambda suite: suite.openssl)
-def test_sessions_are_resumed_but_those_whose_keys_end_with_the_connection(
-    suite: Suite, server: Holder, client: Holder, trust: Trust
-) -> None:
+@pytest.mark.parametrize(("version", "suite"), ALL, ids=lambda value: getattr(value, "openssl", None) or value.label)
+def test_sessions_are_resumed(version: Version, suite: Suite, server: Holder, client: Holder, trust: Trust) -> None:
+    """Again and again, both ways, with data; also what was written to a file meanwhile, and when the cards were away."""
     cache = ServerCache()
-    ours = config(ServerConfig, server.kea, suite=suite, session_ids=True)
-    first = shake_hands(trust, ours, config(ClientConfig, client.kea, server_name="localhost", suite=suite), sessions=cache)
-    assert (first.session is None) == (suite is CBC)
-    again = config(ClientConfig, client.kea, server_name="localhost", suite=suite, session=first.session)
-    second = shake_hands(trust, ours, again, sessions=cache)
-    assert second.client.resumed == second.server.resumed == (suite is not CBC)
+    settings: dict[str, Any] = {"suite": suite, "version": version}
+    ours = config(ServerConfig, server.kea, session_ids=True, **settings)
+    first = shake_hands(trust, ours, config(ClientConfig, client.kea, server_name="localhost", **settings), sessions=cache)
+    assert first.session is not None
+    assert bool(first.session.card) == (suite is CBC)
+    again = Session.decode(first.session.encode())
+    assert again.card == first.session.card
+    for _ in range(2):
+        theirs = config(ClientConfig, client.kea, server_name="localhost", session=again, **settings)
+        outcome = shake_hands(trust, ours, theirs, sessions=cache, data=bytes(range(250)) * 40)
+        assert outcome.client.resumed
+        assert outcome.server.resumed
+        for holder in (server, client):
+            holder.token.remove()
+            holder.token.insert()
+
+
+def test_what_cards_are_asked_for_to_resume(server: Holder, client: Holder, trust: Trust) -> None:
+    """No KEA: the keys of the first handshake, which each card wrapped for itself; the client's encrypts from where it began."""
+    cache = ServerCache()
+    ours = config(ServerConfig, server.kea, session_ids=True)
+    first = shake_hands(trust, ours, config(ClientConfig, client.kea, server_name="localhost"), sessions=cache)
+    for holder in (server, client):
+        holder.simulator.forget_calls()
+    shake_hands(trust, ours, config(ClientConfig, client.kea, server_name="localhost", session=first.session), sessions=cache)
+    unwrap, encrypt, decrypt, take_up = (
+        (f"C_{function}", f"CKM_SKIPJACK_{mechanism}")
+        for function, mechanism in (
+            ("UnwrapKey", "WRAP"), ("EncryptInit", "CBC64"), ("DecryptInit", "CBC64"), ("SetOperationState", "CBC64"),
+        )
+    )  # fmt: skip
+    assert operations(client) == [unwrap, unwrap, take_up, decrypt]
+    assert operations(server) == [unwrap, unwrap, encrypt, decrypt]
+
+
+def test_a_server_with_another_card_begins_anew(holders: Callable[..., Holder], client: Holder, trust: Trust) -> None:
+    """It cannot unwrap what the first card kept."""
+    cache = ServerCache()
+    suites: dict[str, Any] = {"session_ids": True}
+    one, two = (holders("localhost") for _ in range(2))
+    first = shake_hands(
+        trust, config(ServerConfig, one.kea, **suites), config(ClientConfig, client.kea, server_name="localhost"), sessions=cache
+    )
+    assert first.session is not None
+    theirs = config(ClientConfig, client.kea, server_name="localhost", session=first.session)
+    second = shake_hands(trust, config(ServerConfig, two.kea, **suites), theirs, sessions=cache)
+    assert not second.server.resumed
+    assert second.session is not None
+    assert second.session.session_id != first.session.session_id
+
+
+def test_a_client_with_another_card_fails(holders: Callable[..., Holder], server: Holder, client: Holder, trust: Trust) -> None:
+    """It has asked for the session already when it notices."""
+    cache = ServerCache()
+    ours = config(ServerConfig, server.kea, session_ids=True)
+    first = shake_hands(trust, ours, config(ClientConfig, client.kea, server_name="localhost"), sessions=cache)
+    other = holders("another")
+    with pytest.raises(HandshakeFailure) as raised:
+        shake_hands(trust, ours, config(ClientConfig, other.kea, server_name="localhost", session=first.session), sessions=cache)
+    assert raised.value.name == "SSL_ERROR_SYM_KEY_UNWRAP_FAILURE"
+
+
+def test_a_session_without_what_the_card_kept_is_not_resumed(server: Holder, client: Holder, trust: Trust) -> None:
+    """As one that an earlier release stored."""
+    cache = ServerCache()
+    ours = config(ServerConfig, server.kea, session_ids=True)
+    first = shake_hands(trust, ours, config(ClientConfig, client.kea, server_name="localhost"), sessions=cache)
+    assert first.session is not None
+    state = cache.get(first.session.session_id)
+    assert state is not None
+    cache.put(first.session.session_id, replace(Session.decode(state), card=b"").encode())
+    theirs = config(ClientConfig, client.kea, server_name="localhost", session=first.session)
+    assert not shake_hands(trust, ours, theirs, sessions=cache).server.resumed
 
 
 def test_no_session_is_resumed_while_the_card_is_out(server: Holder, client: Holder, trust: Trust) -> None:

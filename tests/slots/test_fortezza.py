@@ -10,7 +10,7 @@ import pytest
 
 from nss_pk11.errors import TokenError
 from nss_pk11.slots import SlotManager, kea
-from nss_pk11.slots.fortezza import CardCipher, Initiated, Offered, Responded, initiate, respond
+from nss_pk11.slots.fortezza import CardCipher, Initiated, Offered, Responded, initiate, respond, take_up
 from nss_pk11.slots.kea import KeaPublicKey
 from nss_pk11.slots.keys import TokenKey
 from nss_pk11.slots.publickeys import bits_of, default_id, from_certificate, kind_of, spki
@@ -54,13 +54,13 @@ def public(key: TokenKey) -> KeaPublicKey:
     return key.public_key
 
 
-def agree(initiator: TokenKey, recipient: TokenKey, *, ciphers: bool = True) -> tuple[Initiated, Responded]:
-    ours = initiate(initiator, public(recipient), MAIL, SECRET, ciphers=ciphers)
+def agree(initiator: TokenKey, recipient: TokenKey, *, ciphers: bool = True, keep: bool = False) -> tuple[Initiated, Responded]:
+    ours = initiate(initiator, public(recipient), MAIL, SECRET, ciphers=ciphers, keep=keep)
     offered = Offered(
         public(initiator).public, ours.random, ours.first_key, ours.second_key,
         ours.first_iv, ours.second_iv, ours.secret_iv, ours.secret,
     )  # fmt: skip
-    return ours, respond(recipient, MAIL, offered, ciphers=ciphers)
+    return ours, respond(recipient, MAIL, offered, ciphers=ciphers, keep=keep)
 
 
 # --- keys --------------------------------------------------------------------------------------------------------------
@@ -132,6 +132,44 @@ def test_without_ciphers(keys: dict[str, TokenKey]) -> None:
 def test_every_agreement_is_another(keys: dict[str, TokenKey]) -> None:
     one, other = (agree(keys["one"], keys["two"], ciphers=False)[0] for _ in range(2))
     assert not set(one[:7]) & set(other[:7])
+
+
+def test_ciphers_are_taken_up_at_their_beginnings(keys: dict[str, TokenKey], simulator: RunningSimulator) -> None:
+    """By the same keys, also after the cards were away."""
+    ours, theirs = agree(keys["one"], keys["two"], keep=True)
+    assert ours.write is not None
+    data = os.urandom(24)
+    sent = ours.write.update(data)
+    for label in ("one", "two"):
+        simulator[label].remove()
+        simulator[label].insert()
+    for _ in range(2):
+        initiated = take_up(keys["one"], ours.kept, initiated=True)
+        responded = take_up(keys["two"], theirs.kept, initiated=False)
+        assert initiated is not None
+        assert responded is not None
+        (write, read), (their_write, their_read) = initiated, responded
+        assert write.update(data) == sent
+        assert their_read.update(sent) == data
+        assert read.update(their_write.update(data))[8:] == data[8:]
+
+
+def test_nothing_is_kept_that_nobody_asked_for(keys: dict[str, TokenKey]) -> None:
+    for ciphers in (True, False):
+        assert [side.kept for side in agree(keys["one"], keys["two"], ciphers=ciphers)] == [b"", b""]
+
+
+@pytest.mark.parametrize("initiated", [True, False])
+def test_ciphers_that_another_card_kept(keys: dict[str, TokenKey], initiated: bool) -> None:
+    ours, theirs = agree(keys["one"], keys["two"], keep=True)
+    kept, other = (ours.kept, keys["two"]) if initiated else (theirs.kept, keys["one"])
+    assert take_up(other, kept, initiated=initiated) is None
+    assert take_up(other, b"", initiated=initiated) is None
+
+
+def test_a_state_that_was_changed(keys: dict[str, TokenKey]) -> None:
+    ours, _ = agree(keys["one"], keys["two"], keep=True)
+    assert take_up(keys["one"], ours.kept[:-1] + bytes((ours.kept[-1] ^ 1,)), initiated=True) is None
 
 
 def test_cards_of_two_domains(keys: dict[str, TokenKey]) -> None:

@@ -104,16 +104,16 @@ def test_worker_of_a_generation_that_is_over_is_not_used(simulated_tokens: Start
     key = manager.find_key(hsm.uri("www"), pin_of("hsm"))
     assert isinstance(key, TokenKey)
     token = token_of(manager, "hsm")
-    pool, lives = token.pool, token.pool._owner_lives
+    pool, lives = token.pool, token.pool.owner_lives
     before = pool.generation
 
     def another_thread_was_quicker() -> bool:
-        pool._owner_lives = lives
+        pool.owner_lives = lives
         token.forget_sessions()
         token.login(pin_of("hsm"))
         return lives()
 
-    pool._owner_lives = another_thread_was_quicker
+    pool.owner_lives = another_thread_was_quicker
     with pytest.raises(TokenError, match="CKR_SESSION_HANDLE_INVALID"):
         pool.take()
     assert pool.generation == before + 1

@@ -28,7 +28,7 @@ from ..suites import BY_CODE, Suite
 from ..waits import CHANGE_CIPHER_SPEC, ChooseClientIdentity, Receive, Sign, VerifyPeer
 from . import keyexchange, renegotiation
 from .choice import CERTIFICATE_TYPES, SIGNS_AS
-from .fortezza import Ciphers, FortezzaClient
+from .fortezza import Ciphers, FortezzaClient, resume_client
 from .secrets import Secrets
 
 # How long a session is kept that its server gives no lifetime for, and at most (RFC 5246 appendix F.1.4), seconds.
@@ -58,6 +58,7 @@ class ClientHandshake:
         self.request: bytes = b""  # the server's CertificateRequest
         self.identity: Identity | None = None
         self.ciphers: Ciphers | None = None
+        self.kept = b""
         self.ticket = b""
         self.lifetime = DEFAULT_LIFETIME
 
@@ -88,6 +89,8 @@ class ClientHandshake:
         yield VerifyPeer(self.info.peer_chain, self.config.server_name, None, "server")
         session = self.opening.session
         assert session is not None
+        if self.suite.cipher.kind == "token":
+            self.ciphers = yield from resume_client(self.config.identities, session.peer_chain, session.card)
         self._use_secrets(Secrets(self.suite, self.version, session.secret, self.hello.random, server_hello.random))
         yield from self._receive_finished()
         self._send_finished()
@@ -242,8 +245,10 @@ class ClientHandshake:
         """RFC 5246 section 7.4.7, and the master secret."""
         if isinstance(self.key_exchange, FortezzaClient):
             exchanging = tuple(identity for identity in self.config.identities if identity.kea)
-            raw, premaster = yield from self.key_exchange.initiate(exchanging, self.info.peer_chain, self.identity)
-            self.ciphers = self.key_exchange.ciphers
+            raw, premaster = yield from self.key_exchange.initiate(
+                exchanging, self.info.peer_chain, self.identity, keep=bool(server_hello.session_id)
+            )
+            self.ciphers, self.kept = self.key_exchange.ciphers, self.key_exchange.kept
         else:
             raw, premaster = self.key_exchange.answer()
         self._send(raw)
@@ -307,13 +312,15 @@ class ClientHandshake:
     def _keep_session(self, server_hello: ServerHello) -> None:
         """Tell the driver what may be resumed, unless it knows already."""
         session_id = b"" if self.ticket else server_hello.session_id
-        if self.suite.cipher.kind == "token" or (not self.ticket and (self.info.resumed or not session_id)):
+        if not self.ticket and (self.info.resumed or not session_id):
+            return
+        if self.ciphers is not None and not self.kept:
             return
         info = self.info
         session = Session(
             self.version, self.suite.code, self.secrets.master, self.config.clock(), min(self.lifetime, MAX_LIFETIME),
             ticket=self.ticket, session_id=session_id, extended_master_secret=info.extended_master_secret,
             encrypt_then_mac=info.encrypt_then_mac, server_name=self.config.server_name, alpn=info.alpn,
-            peer_chain=info.peer_chain,
+            peer_chain=info.peer_chain, card=self.kept,
         )  # fmt: skip
         self.link.emit(NewSession(session))

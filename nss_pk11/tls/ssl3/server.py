@@ -27,7 +27,7 @@ from ..transcript import Transcript
 from ..waits import CHANGE_CIPHER_SPEC, NO_CERTIFICATE, Receive, Sign, VerifyPeer
 from . import keyexchange, renegotiation, resumption
 from .choice import CERTIFICATE_TYPES, SIGNS_AS, Choice, Offer, choose
-from .fortezza import Ciphers, FortezzaServer
+from .fortezza import Ciphers, FortezzaServer, resume_server
 from .secrets import Secrets
 
 
@@ -43,6 +43,7 @@ class ServerHandshake:
         self.session_id = b""
         self.client_leaf: Certificate | None = None
         self.ciphers: Ciphers | None = None
+        self.kept = b""
 
     def run(self, hello: ClientHello) -> Flow:
         self._read_client_hello(hello)
@@ -94,6 +95,9 @@ class ServerHandshake:
         if not self.link.may_resume:
             return
         found = yield from resumption.find(self.config, hello, self.offer, self.info.server_name, self.version)
+        if found is not None and BY_CODE[found.suite].cipher.kind == "token":
+            self.ciphers = yield from resume_server(self.config.identities, found.card)
+            found = found if self.ciphers is not None else None
         if found is not None and found.peer_chain:  # today's rules hold for yesterday's certificate
             yield VerifyPeer(found.peer_chain, "", None, "client")
         self.session = found
@@ -105,9 +109,9 @@ class ServerHandshake:
         info = self.info
         info.identity, info.signature_scheme, info.group = choice.identity, choice.scheme, choice.group
         self.key_exchange = keyexchange.for_server(choice, hello, self.version, self.config)
-        resumable = choice.suite.cipher.kind != "token"  # whose keys end with the connection
-        self.sends_ticket = resumable and self.config.tickets is not None and self.offer.ticket is not None
-        if resumable and self.config.session_ids and not self.sends_ticket:
+        on_token = choice.suite.cipher.kind == "token"  # it is not known yet whether the card can keep the keys: no promises
+        self.sends_ticket = not on_token and self.config.tickets is not None and self.offer.ticket is not None
+        if self.config.session_ids and not self.sends_ticket:
             self.session_id = self.config.random(32)
         self.sends_status = self.offer.wants_ocsp and bool(choice.identity.ocsp)
         if self.sends_ticket:
@@ -208,10 +212,10 @@ class ServerHandshake:
         """RFC 5246 section 7.4.7, and the master secret."""
         raw = yield Receive(H.client_key_exchange)
         if isinstance(self.key_exchange, FortezzaServer):
-            self.key_exchange.client = self.client_leaf
+            self.key_exchange.client, self.key_exchange.keep = self.client_leaf, bool(self.session_id)
         premaster = yield from self.key_exchange.receive(raw)
         if isinstance(self.key_exchange, FortezzaServer):
-            self.ciphers = self.key_exchange.ciphers
+            self.ciphers, self.kept = self.key_exchange.ciphers, self.key_exchange.kept
         self.transcript.add(raw)
         session_hash = self.transcript.digest() if self.info.extended_master_secret else None
         self._use_secrets(Secrets.agree(self.suite, self.version, premaster, self.info.client_random, self.random, session_hash))
@@ -270,6 +274,7 @@ class ServerHandshake:
             self.version, self.suite.code, self.secrets.master, self.config.clock(), lifetime,
             extended_master_secret=info.extended_master_secret, encrypt_then_mac=info.encrypt_then_mac,
             server_name=info.server_name, alpn=info.alpn, peer_chain=info.peer_chain, context=self.config.context,
+            card=self.kept,
         ).encode()  # fmt: skip
 
     def _send_ticket(self) -> None:
@@ -281,7 +286,8 @@ class ServerHandshake:
             self._send(tickets.encode_ticket12(lifetime, ticket if len(ticket) <= MAX_TICKET else b""))
 
     def _store_session(self) -> None:
-        state = self._state(self.config.session_lifetime) if self.session_id else b""
+        resumable = self.session_id and (self.kept or self.ciphers is None)
+        state = self._state(self.config.session_lifetime) if resumable else b""
         if 0 < len(state) <= MAX_TICKET:
             self.link.session_id = self.session_id
             self.link.emit(StoreSession(self.session_id, state))
