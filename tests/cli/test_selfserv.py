@@ -87,8 +87,8 @@ def test_what_is_not_done_here(flag: str, capfd: pytest.CaptureFixture[str]) -> 
 
 
 def test_binding_only(ours: Programs) -> None:
-    with socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True) as taken:
-        port = taken.getsockname()[1]
+    port = free_port()  # not one of the kernel's choice, which others' connections may take
+    with socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True):
         done = ours.run("selfserv", "-b", "-p", str(port), status=3)
         assert "PR_Bind returned error -5982" in done.err
     assert selfserv.main(["-b", "-p", str(port)]) == 0

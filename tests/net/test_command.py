@@ -28,6 +28,7 @@ from nss_pk11.tls.codepoints import CertificateCompression
 from nss_pk11.tls.config import ClientConfig
 from nss_pk11.tls.messages import certificate as certificates
 
+from ..support.peers.base import free_port
 from ..support.softhsm import PIN
 from .peers import TIMEOUT, Task, client_context, server_context
 
@@ -71,7 +72,8 @@ class Serve:
 
     @property
     def log(self) -> str:
-        return self.errors.read_text()
+        """What it has said so far, in whole lines: of the last one a part may be written."""
+        return "".join(line for line in self.errors.read_text().splitlines(keepends=True) if line.endswith("\n"))
 
     def lines(self, count: int) -> list[str]:
         """Log lines about connections, once there are `count`."""
@@ -373,8 +375,7 @@ def test_refused_certificate(server: Serve, pki: PKI, run: Any) -> None:
 
 
 def test_nobody_there(run: Any) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        address = address_of(closed)
+    address = f"127.0.0.1:{free_port()}"
     done = run("connect", address, status=7)
     assert f"cannot connect to {address}: Connection refused" in done.stderr.decode()
 

@@ -133,7 +133,7 @@ def test_close_does_not_wait_for_a_dead_token(one: Hardware, monkeypatch: pytest
     busy = occupy(one, 0)
     began = time.monotonic()
     one.executor.close()
-    assert time.monotonic() - began < 2.0
+    assert time.monotonic() - began < TIMEOUT / 2
     hanging = [thread for thread in threading.enumerate() if thread.name.startswith("token-")]
     assert all(thread.daemon for thread in hanging), "at its end the process must not wait for it either"
     one.tokens[0].free.set()
@@ -148,7 +148,7 @@ def test_deadline_holds_when_every_token_hangs(two: Hardware) -> None:
     began = time.monotonic()
     with pytest.raises(TokenError):
         two.run_in_thread(1.5).wait()
-    assert time.monotonic() - began < 3.0
+    assert time.monotonic() - began < TIMEOUT / 2
 
 
 def test_who_left_a_token_that_hangs_is_answered_when_that_is_back(two: Hardware) -> None:

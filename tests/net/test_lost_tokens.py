@@ -119,7 +119,7 @@ def test_token_that_stays_away_fails_only_who_needs_it(
         assert alert_of(server.port, context) == "TLSV1_ALERT_INTERNAL_ERROR"
         began = time.monotonic()
         load.handshake(server.port, context, "other.test")
-        assert time.monotonic() - began < 1.0, "one that needs no token had to wait"
+        assert time.monotonic() - began < 2.0, "one that needs no token had to wait"
         wait_until(lambda: server.output.count(" TLSv1.3 ") == 3)
         failed = [line for line in server.output.splitlines()[before:] if "alert=internal_error" in line]
         assert len(failed) == 1
@@ -132,12 +132,12 @@ def test_idle_time_out_of_the_hsm_is_no_event(
     simulated_tokens: Callable[..., RunningSimulator], softhsm: SoftHSM, pki: PKI
 ) -> None:
     """A network HSM that forgets who was silent for long: the next handshake logs in anew."""
-    token = simulated_tokens([hsm(pki, "hsm", idle_timeout=0.3)])["hsm"]
+    token = simulated_tokens([hsm(pki, "hsm", idle_timeout=0.8)])["hsm"]
     context = client_context(pki)
     with Serve(softhsm, *identity(token, pki), "--echo") as server:
         load.handshake(server.port, context)
         logins = token.status().calls["C_Login"]
-        time.sleep(0.5)
+        time.sleep(1.0)
         load.handshake(server.port, context)
         assert token.status().calls["C_Login"] == logins + 1
         assert token.status().tries_left == TRIES

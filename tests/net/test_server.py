@@ -194,7 +194,7 @@ def test_http_gets_an_alert(server: Running) -> None:
 
 
 @pytest.mark.parametrize(
-    "garbage", [b"\0" * 100, b"SSH-2.0-OpenSSH_9.2\r\n", b"\x16\x03\x01\xff\xff" + b"x" * 100, os.urandom(5000)]
+    "garbage", [b"\0" * 100, b"SSH-2.0-OpenSSH_9.2\r\n", b"\x16\x03\x01\xff\xff" + b"x" * 100, os.urandom(5000)], ids=range(4)
 )
 def test_garbage_hurts_nobody_else(server: Running, pki: PKI, garbage: bytes) -> None:
     with dial(server, pki) as bystander:
@@ -209,7 +209,7 @@ def test_garbage_hurts_nobody_else(server: Running, pki: PKI, garbage: bytes) ->
 
 
 def test_stalling_clients_are_cut_off(config: ServerConfig, executor: KeyExecutor, pki: PKI) -> None:
-    with running(config, executor, handshake_timeout=0.3) as server, server.dial() as silent, server.dial() as slow:
+    with running(config, executor, handshake_timeout=1.0) as server, server.dial() as silent, server.dial() as slow:
         slow.sendall(b"\x16\x03\x01")
         with dial(server, pki) as bystander:
             assert silent.recv(100) == bytes.fromhex("15 03 01 00 02 01 00")
@@ -342,7 +342,7 @@ def test_token_slower_than_the_handshake_may_be(
     config: ServerConfig, identity: Identity, executor: KeyExecutor, pki: PKI, slow_key: SlowKey
 ) -> None:
     slow = replace(config, identities=(replace(identity, key=slow_key),))
-    with running(slow, executor, handshake_timeout=0.2) as server:
+    with running(slow, executor, handshake_timeout=1.0) as server:
         with pytest.raises(ssl.SSLError, match="INTERNAL_ERROR"):
             dial(server, pki)
         [ended] = server.wait_for_end()
@@ -437,12 +437,12 @@ def test_drain_when_the_parent_goes(config: ServerConfig, executor: KeyExecutor)
 
 def test_nothing_is_left_open(config: ServerConfig, executor: KeyExecutor, pki: PKI) -> None:
     gc.collect()
-    before, threads = _descriptors(), threading.active_count()
+    before, threads = _descriptors(), set(threading.enumerate())
     with running(config, executor) as server, dial(server, pki) as tls, server.dial():
         echo(tls, b"x")
     gc.collect()
     assert _descriptors() == before
-    assert threading.active_count() == threads
+    assert set(threading.enumerate()) <= threads
 
 
 def test_closed_connections_are_freed_at_once(config: ServerConfig, executor: KeyExecutor, pki: PKI) -> None:

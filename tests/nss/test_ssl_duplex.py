@@ -151,7 +151,7 @@ def test_what_another_thread_has_read_is_not_waited_for(files: Path, monkeypatch
 
     def late(layer: SocketLayer, events: int, deadline: Deadline) -> None:
         if threading.current_thread() is writer:
-            assert finished.wait(5)
+            assert finished.wait(20)
         wait(layer, events, deadline)
 
     monkeypatch.setattr(SocketLayer, "wait", late)
@@ -183,10 +183,10 @@ def test_closing_ends_a_read(files: Path, timeout: int) -> None:
 
         reader = threading.Thread(target=read)
         reader.start()
-        assert reading.wait(5)
+        assert reading.wait(20)
         time.sleep(0.3)  # it waits by now; if not, that is found out all the same
         prio.PR_Close(fd)
-        reader.join(5)
+        reader.join(15)
         alive = reader.is_alive()
         over.set()
         reader.join(20)

@@ -17,7 +17,7 @@ from nss_pk11.slots import Algorithm, PrivateKey, SlotManager, forks
 
 CHILDREN = 3
 SIGNERS = 2  # threads: while one is inside the library another waits for its lock
-WAIT = 8.0  # seconds
+WAIT = 15.0  # seconds
 
 
 def child(key: PrivateKey) -> int:

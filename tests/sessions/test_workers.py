@@ -42,8 +42,8 @@ def serve(softhsm: SoftHSM, pki: PKI, workers: int, *more: str) -> Serve:
 
 
 def connections(server: Serve) -> list[dict[str, Any]]:
-    """What the log says of them."""
-    return [json.loads(line) for line in server.output.splitlines() if line.startswith("{")]
+    """What the log says of them, in whole lines: of the last one a part may be written."""
+    return [json.loads(line) for line in server.output.splitlines(keepends=True) if line.startswith("{") and line.endswith("\n")]
 
 
 def workers_of(server: Serve) -> set[int]:

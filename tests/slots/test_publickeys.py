@@ -21,7 +21,7 @@ RSA = rsa.generate_private_key(65537, 2048).public_key()
 MLDSA = mldsa.MLDSA65PrivateKey.generate().public_key()
 
 
-@pytest.mark.parametrize("point", [POINT, OctetString(POINT).dump()])
+@pytest.mark.parametrize("point", [POINT, OctetString(POINT).dump()], ids=["bare", "in an envelope"])
 def test_ec_point_with_and_without_its_envelope(point: bytes) -> None:
     assert from_attributes({Attribute.KEY_TYPE: KeyType.EC, Attribute.EC_PARAMS: P256, Attribute.EC_POINT: point}) == EC
 

@@ -213,7 +213,7 @@ def sockets() -> int:
 
 def test_threads_call_at_once_and_their_connections_end_with_them(simulated_tokens: Start) -> None:
     simulator = simulated_tokens([CARD])
-    simulator["card"].slow(0.2, "C_GetSessionInfo")
+    simulator["card"].slow(1.0, "C_GetSessionInfo")  # long enough for a busy machine to begin all of them meanwhile
     with Module(simulator.module) as module:
         session = module.open()
         before, began = sockets(), time.monotonic()
@@ -223,7 +223,7 @@ def test_threads_call_at_once_and_their_connections_end_with_them(simulated_toke
         until(lambda: sockets() == before + 8)
         for thread in threads:
             thread.join()
-        assert time.monotonic() - began < 8 * 0.2, "they waited for each other"
+        assert time.monotonic() - began < 8 * 1.0, "they waited for each other"
         until(lambda: sockets() == before)
 
 
@@ -301,7 +301,8 @@ print(module.state(session).name, module.C_Finalize(None))
 
 
 def test_a_call_is_quick(simulated_tokens: Start) -> None:
-    """A generous limit: a machine under load must not fail it, a wait for a timer or for delayed packets must."""
+    """A generous limit for the quicker ones: a machine under load must not fail it, a wait for a timer or for delayed packets,
+    which every call would have, must."""
     with Module(simulated_tokens([CARD]).module) as module:
         session, room = module.open(), ctypes.create_string_buffer(SESSION_INFO.size)
         took = []
@@ -309,4 +310,4 @@ def test_a_call_is_quick(simulated_tokens: Start) -> None:
             began = time.perf_counter()
             assert module.C_GetSessionInfo(session, room) == "CKR_OK"
             took.append(time.perf_counter() - began)
-        assert sorted(took)[100] < 0.002
+        assert sorted(took)[20] < 0.002

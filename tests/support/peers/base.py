@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 HOST = "127.0.0.1"
 TIMEOUT = 15.0  # seconds: a handshake takes milliseconds; this bounds what hangs
+PORTS = range(18000, 32000)  # below those that the kernel gives away
 REQUEST = b"GET / HTTP/1.0\r\nHost: localhost\r\n\r\n"
 
 
@@ -81,9 +82,11 @@ class Result:
 
 
 def free_port() -> int:
-    """A port that nobody listens on now, below the ephemeral range."""
+    """A port that nobody listens on now, below the ephemeral range.  Workers of pytest-xdist have ports of their own: what one
+    has found free no other takes before it is used."""
+    worker, workers = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]), int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     for _ in range(100):
-        port = random.randint(18000, 32000)
+        port = random.choice(PORTS[worker::workers])
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("0.0.0.0", port))
             return port
