@@ -13,7 +13,7 @@ from nss_pk11.nss._settings import Settings
 from nss_pk11.nss.prio import PRFileDesc
 from tests.net.hsms import wait_until
 
-from .ends import Background, loopback, port_of, read_exactly
+from .ends import TICKS, Background, loopback, port_of, read_exactly
 
 if TYPE_CHECKING:
     from pk11_tokens import RunningSimulator
@@ -84,7 +84,7 @@ def client_socket(port: int, *suites: int) -> PRFileDesc:
     fd = ssl_socket(*suites)
     ssl.SSL_AuthCertificateHook(fd, lambda *_: None, None)
     ssl.SSL_SetURL(fd, HOST)
-    prio.PR_Connect(fd, loopback(port), 1000)
+    prio.PR_Connect(fd, loopback(port), TICKS)
     return fd
 
 
@@ -140,13 +140,13 @@ def test_a_handshake(suite: int, cards: RunningSimulator) -> None:
     listener = server_socket(suite)
 
     def serve() -> None:
-        fd, _ = prio.PR_Accept(listener, 1000)
-        prio.PR_Send(fd, read_exactly(fd, 5)[::-1], 0, 1000)
+        fd, _ = prio.PR_Accept(listener, TICKS)
+        prio.PR_Send(fd, read_exactly(fd, 5)[::-1], 0, TICKS)
         prio.PR_Close(fd)
 
     with Background(serve):
         fd = client_socket(port_of(listener), suite)
-        prio.PR_Send(fd, b"hello", 0, 1000)
+        prio.PR_Send(fd, b"hello", 0, TICKS)
         assert read_exactly(fd, 5) == b"olleh"
         status = ssl.SSL_SecurityStatus(fd)
         assert (status.on, status.cipher, status.keySize, status.secretKeySize) == (ON[suite], NAMES[suite], *BITS[suite])
@@ -155,6 +155,32 @@ def test_a_handshake(suite: int, cards: RunningSimulator) -> None:
         info = ssl.SSL_GetCipherSuiteInfo(suite)
         assert (info.keaTypeName, info.authAlgorithmName) == ("KEA", "KEA")
         prio.PR_Close(fd)
+    prio.PR_Close(listener)
+
+
+@pytest.mark.parametrize("suite", [CBC, RC4, NULL], ids=lambda suite: NAMES[suite])
+def test_sessions_are_resumed(suite: int, cards: RunningSimulator) -> None:
+    """From both caches, by the keys that the card keeps."""
+    listener = server_socket(suite)
+
+    def serve() -> list[bool]:
+        found = []
+        for _ in range(3):
+            fd, _ = prio.PR_Accept(listener, TICKS)
+            prio.PR_Send(fd, read_exactly(fd, 5)[::-1], 0, TICKS)
+            found.append(ssl.SSL_GetChannelInfo(fd).resumed)
+            prio.PR_Close(fd)
+        return found
+
+    background = Background(serve)
+    with background:
+        for expected in (False, True, True):
+            fd = client_socket(port_of(listener), suite)
+            prio.PR_Send(fd, b"hello", 0, TICKS)
+            assert read_exactly(fd, 5) == b"olleh"
+            assert ssl.SSL_GetChannelInfo(fd).resumed == expected
+            prio.PR_Close(fd)
+    assert background.result == [False, True, True]
     prio.PR_Close(listener)
 
 
@@ -183,7 +209,7 @@ def test_a_server_of_another_domain(cards: RunningSimulator, error: Callable[[],
     assert stranger is not None
 
     def serve() -> str:
-        fd, _ = prio.PR_Accept(listener, 1000)
+        fd, _ = prio.PR_Accept(listener, TICKS)
         try:
             with pytest.raises(NSPRError) as raised:
                 ssl.SSL_ForceHandshake(fd)
@@ -234,7 +260,7 @@ def test_also_where_the_cache_comes_after_the_certificate(several: Callable[[], 
     several()
 
     def serve() -> None:
-        fd, _ = prio.PR_Accept(listener, 1000)
+        fd, _ = prio.PR_Accept(listener, TICKS)
         try:
             with pytest.raises(NSPRError, match="one process"):
                 ssl.SSL_ForceHandshake(fd)
