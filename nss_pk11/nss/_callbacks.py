@@ -56,11 +56,16 @@ def refusal_of(call: Callable[[], object]) -> NSPRError | None:
 
 def last_error(default: str = "SSL_ERROR_BAD_CERTIFICATE") -> NSPRError:
     """What the application set by PR_SetError."""
-    number = PR_GetError()
+    name = _name_of(PR_GetError())
+    return NSPRError(PR_GetErrorText(), name=name) if name else NSPRError("the application's callback declined", name=default)
+
+
+def _name_of(number: int) -> str:
+    """ "" for a number that is none of NSS's: an application may have its own."""
     try:
-        return NSPRError(PR_GetErrorText(), name=error_name(number))
+        return error_name(number)
     except KeyError:
-        return NSPRError("the application's callback declined", name=default)
+        return ""
 
 
 def verify_peer(layer: Connection, operation: VerifyPeer) -> None:
@@ -105,7 +110,8 @@ def choose_identity(layer: Connection, operation: ChooseClientIdentity) -> Ident
     if not isinstance(answer, tuple):
         _agrees(answer)
         return None
-    return fitting_identity(layer, operation, *answer)
+    cert, key = answer
+    return fitting_identity(layer, operation, cert, key) if cert is not None and key is not None else None
 
 
 def fitting_identity(
@@ -113,11 +119,13 @@ def fitting_identity(
 ) -> Identity | None:
     """The identity of a certificate and its key, None where the server cannot verify what it signs."""
     identity = make_identity(key.key, layer.settings.chain_of(cert), allow_expired=True)
+    if not set(identity.schemes) & set(operation.schemes):
+        return None
     layer.local_certificate = cert
-    return identity if set(identity.schemes) & set(operation.schemes) else None
+    return identity
 
 
 def raise_for(number: int) -> None:
     """An error's number as a verdict on a certificate.  0: nothing."""
     if number:
-        raise CertificateError(name=error_name(number))
+        raise CertificateError(name=_name_of(number) or "SSL_ERROR_BAD_CERTIFICATE")

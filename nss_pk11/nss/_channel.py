@@ -68,7 +68,5 @@ def cipher_name(suite: Suite) -> str:
 
 def peer_names(layer: Connection) -> tuple[str, str]:
     """Issuer and subject of the peer's certificate."""
-    if not layer.peer_chain:
-        return "no certificate", "no certificate"
-    leaf = layer.peer_chain[0]
-    return leaf.issuerName, leaf.subjectName
+    chain = layer.peer_chain
+    return (chain[0].issuerName, chain[0].subjectName) if chain else ("no certificate", "no certificate")

@@ -68,6 +68,7 @@ class Connection(Layer):
         self._received: deque[memoryview] = deque()
         self._completed = 0  # handshakes that the callback has not been told of
         self._paused: Operation | None = None  # put off by a callback
+        self._answering = False  # a callback is running that the engine waits for
         self.peer_chain: list[CERTCertificate] = []
         self.local_certificate: CERTCertificate | None = None
         self.staple = b""
@@ -97,7 +98,8 @@ class Connection(Layer):
     @property
     def info(self) -> ConnectionInfo | None:
         """What was negotiated; None before the first handshake is complete."""
-        return self.engine.info if self.engine is not None and self.first_done else None
+        engine = self.engine  # asked without the lock: the application's callback may wait for another thread that asks
+        return engine.info if engine is not None and self.first_done else None
 
     @property
     def pending(self) -> int:
@@ -165,7 +167,11 @@ class Connection(Layer):
     def _operate(self, operation: Operation) -> None:
         assert self.engine is not None
         try:
-            result = self._answer(operation)
+            self._answering = True
+            try:
+                result = self._answer(operation)
+            finally:
+                self._answering = False
         except _callbacks.PutOff:
             self._paused = operation
         except Exception as error:
@@ -205,12 +211,14 @@ class Connection(Layer):
             with suppress(NSPRError):  # the handshake's end, which the next call on the socket tells
                 try:
                     result = answer(operation)
-                except NSPRError as error:
+                except Exception as error:
                     engine.fail(operation, error)
                 else:
                     engine.complete(operation, result)
                     self._handle_events()
             self._gather()
+            if engine.error is not None:
+                self.session.failed()
             self._send_what_fits()
             self._tell_application()
 

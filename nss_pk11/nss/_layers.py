@@ -263,13 +263,19 @@ class SocketLayer(Layer):
             raise io_error("accept", error) from error
 
     def _connected_now(self) -> None:
+        number = self.sock.fileno()
+        if number < 0:
+            raise NSPRError("the descriptor is closed", name="PR_BAD_DESCRIPTOR_ERROR")
         poll = select.poll()
-        poll.register(self.sock, WRITE)
+        poll.register(number, WRITE)
         if not poll.poll(0):
             raise Blocked(WRITE)
-        number = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if number:
-            raise io_error("connect", OSError(number, errno.errorcode.get(number, str(number))))
+        try:
+            failure = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        except OSError as error:  # closed meanwhile
+            raise io_error("connect", error) from error
+        if failure:
+            raise io_error("connect", OSError(failure, errno.errorcode.get(failure, str(failure))))
 
     # --- calls ---
 

@@ -11,12 +11,11 @@ import os
 import threading
 import time
 import weakref
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..certs.facts import facts
-from ..certs.nss import check_host
-from ..errors import ConfigurationError, NSPRError
+from ..errors import ConfigurationError, NSPRError, Truncated
 from ..sessions.nss_client import NssClientCache
 from ..sessions.shared import SharedServerCache
 from ..sessions.tickets import TicketKeys
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from ..tls.config import Tickets
     from ..tls.events import ConnectionInfo
     from ._connection import Connection
+    from ._layers import PRNetAddr
     from ._settings import Settings
 
 INHERITANCE = "SSL_INHERITANCE"  # the environment's variable
@@ -92,37 +92,36 @@ class _Clients:
     def __init__(self) -> None:
         self.cache: NssClientCache[Session] = NssClientCache()
         self._held: CachedSessions | None = None
+        self._lock = threading.Lock()  # for both at once
 
     def put(self, peer: Peer, session: Session) -> None:
-        self.cache.put(*peer, session)
-        if self._held is None:
-            self._held = CachedSessions()
+        with self._lock:
+            self.cache.put(*peer, session)
+            if self._held is None:
+                self._held = CachedSessions()
 
     def invalidate(self, session: Session) -> None:
-        self.cache.invalidate(session)
-        if not len(self.cache):
-            self._held = None
+        with self._lock:
+            self.cache.invalidate(session)
+            if not len(self.cache):
+                self._held = None
 
     def clear(self) -> None:
-        self.cache.clear()
-        self._held = None
+        with self._lock:
+            self.cache.clear()
+            self._held = None
+
+    def after_fork(self) -> None:
+        self._lock = threading.Lock()
 
 
 _clients = _Clients()
+os.register_at_fork(after_in_child=_clients.after_fork)
 
 
 def SSL_ClearSessionCache() -> None:
     """Forget the sessions of clients (ssl.h): after policy or preferences changed, and before NSS_Shutdown."""
     _clients.clear()
-
-
-def _good_for(session: Session, url: str) -> bool:
-    """Whether the certificate that came with a session is for this name too."""
-    try:
-        check_host(facts(session.peer_chain[0]), url)
-    except (NSPRError, IndexError):
-        return False
-    return True
 
 
 # --- servers ---------------------------------------------------------------------------------------------------------
@@ -140,7 +139,7 @@ class _Servers:
 
     def use(self, cache: SharedServerCache) -> None:
         self.cache = cache
-        self.tickets = TicketKeys(TICKET_LIFETIME, TICKET_LIFETIME, secret=os.urandom(32))  # one that forked children have too
+        self.tickets = TicketKeys(TICKET_LIFETIME, TICKET_LIFETIME, secret=cache.secret)  # whoever shares the cache has it
         self.tickets_of_the_known = _TicketsOfTheKnown(self.tickets)
 
     def close(self) -> None:
@@ -281,6 +280,9 @@ class SessionInUse:
         self._layer: Connection = weakref.proxy(layer)  # whose own this is: no cycle, so nothing waits for the collector
         self._offered: Session | None = None
         self._current: Session | None = None
+        self._given: list[Session] = []  # and cached: in TLS 1.3 several
+        self._invalid = False
+        self._address_of_peer: PRNetAddr | None = None
         self.session_id = b""
         self._begun = 0
 
@@ -292,6 +294,15 @@ class SessionInUse:
             return self._begun, self._begun, 0
         return int(session.created), self._begun, int(session.created + session.lifetime)
 
+    @property
+    def _address(self) -> PRNetAddr | None:
+        """The peer's; None for one that had reset the connection when it was first asked for.  What it sent before is still good,
+        but nobody comes back for such a session."""
+        if self._address_of_peer is None:
+            with suppress(NSPRError):
+                self._address_of_peer = self._layer.lower.name(peer=True)
+        return self._address_of_peer
+
     # --- client ---
 
     def _peer(self) -> Peer | None:
@@ -299,19 +310,17 @@ class SessionInUse:
         settings = self._layer.settings
         if not settings.url or settings.no_cache:
             return None
-        address = self._layer.lower.name(peer=True)
-        return address.ip, address.port, settings.peer_id or "", settings.url
+        address = self._address
+        return (address.ip, address.port, settings.peer_id or "", settings.url) if address is not None else None
 
     def look_up(self) -> Session | None:
         """One to offer."""
         peer = self._peer()
-        found = _clients.cache.lookup(*peer, good_for=_good_for) if peer is not None else None
+        found = _clients.cache.lookup(*peer) if peer is not None else None
         _count("sch_sid_cache_hits" if found else "sch_sid_cache_misses")
         if found is not None and found.ticket:
             _count("sch_sid_stateless_resumes")
         self._offered = found
-        if found is not None and peer is not None and found.version < V.tls1_3:
-            return replace(found, server_name=peer[-1])  # it may be another name of the same server
         return found
 
     def put(self, session: Session) -> None:
@@ -319,8 +328,12 @@ class SessionInUse:
         self._current = session
         self.session_id = session.session_id
         peer = self._peer()
-        if peer is not None:
-            _clients.put(peer, session)
+        if peer is None or self._invalid:
+            return
+        if session.version != V.tls1_3:
+            self._given.clear()
+        self._given.append(session)
+        _clients.put(peer, session)
 
     def offered_again(self) -> Session | None:
         """For another handshake of this connection."""
@@ -328,14 +341,9 @@ class SessionInUse:
 
     # --- server ---
 
-    @property
-    def _address(self) -> str:
-        """The client's."""
-        return self._layer.lower.name(peer=True).ip
-
     def look_up_id(self, session_id: bytes) -> bytes | None:
-        cache = _servers.cache
-        state = cache.get(session_id, self._address) if cache is not None else None
+        cache, address = _servers.cache, self._address
+        state = cache.get(session_id, address.ip) if cache is not None and address is not None else None
         if state is None:
             return None
         if _wants_certificates(self._layer.settings, not self._layer.first_done) and not _has_certificate(state):
@@ -346,19 +354,24 @@ class SessionInUse:
 
     def store(self, session_id: bytes, state: bytes) -> None:
         self.session_id = session_id
-        if _servers.cache is not None:
-            _servers.cache.put(session_id, state, self._address)
+        cache, address, engine = _servers.cache, self._address, self._layer.engine
+        if cache is not None and address is not None and engine is not None:
+            cache.put(session_id, state, address.ip, ssl2=engine.info.version == V.ssl2)
 
     def forget(self, session_id: bytes) -> None:
-        if _servers.cache is not None:
-            _servers.cache.delete(session_id, self._address)
+        cache, address = _servers.cache, self._address
+        if cache is not None and address is not None:
+            cache.delete(session_id, address.ip)
 
     # --- both ---
 
     def failed(self) -> None:
-        """The handshake came to nothing: what was offered is not offered again."""
-        if self._offered is not None and not self._layer.first_done:
-            _clients.invalidate(self._offered)
+        """The connection has failed: its session is not offered again (RFC 5246 section 7.2.2).  One that was complete and was
+        cut off without an alert may be.  A server's engine says itself what is to be forgotten."""
+        engine = self._layer.engine
+        cut_off = engine is not None and isinstance(engine.error, Truncated)
+        if not self._layer.is_server and not (cut_off and self._layer.first_done):
+            self._drop()
 
     def completed(self, info: ConnectionInfo) -> None:
         self._begun = int(time.time())
@@ -379,10 +392,16 @@ class SessionInUse:
                 _count("hsh_sid_stateless_resumes")
 
     def invalidate(self) -> None:
-        """Have it resumed no more."""
+        """Have it resumed no more, nor by tickets of it that are still to come."""
         if self._layer.is_server:
             self.forget(self.session_id)
             return
-        for session in (self._current, self._offered):
+        info = self._layer.info
+        self._invalid = info is not None and info.version == V.tls1_3
+        self._drop()
+
+    def _drop(self) -> None:
+        for session in (*self._given, self._offered):
             if session is not None:
                 _clients.invalidate(session)
+        self._given.clear()

@@ -1,6 +1,7 @@
 """The functions of ssl.h that act on a socket: importing, handshakes, what is known of the connection.
 
-Settings are `_options`, `_ciphers` and `_serverkeys`; `ssl` shows them all.
+Settings are `_options`, `_ciphers` and `_serverkeys`; `ssl` shows them all.  Who asks what is known does not wait for the
+socket, as in NSS: a callback may be running in another thread, for this very answer.
 """
 
 from __future__ import annotations
@@ -103,9 +104,10 @@ def SSL_ReHandshake(fd: PRFileDesc, flushCache: bool) -> None:
         raise NSPRError("a handshake is under way", name="SSL_ERROR_HANDSHAKE_NOT_COMPLETED")
     if engine.info.version == V.tls1_3:
         raise NSPRError("TLS 1.3 has no renegotiation", name="SSL_ERROR_RENEGOTIATION_NOT_ALLOWED")
-    if flushCache:
-        layer.session.invalidate()
-    layer.renegotiate(resume=not flushCache)
+    with layer.lock:  # so that what comes of the new handshake is not what is flushed
+        layer.renegotiate(resume=not flushCache)
+        if flushCache:
+            layer.session.invalidate()
 
 
 @sets_error
@@ -191,9 +193,7 @@ def SSL_SecurityStatus(fd: PRFileDesc) -> SSLSecurityStatus:
     `on`: SSL_SECURITY_STATUS_OFF (also before the first handshake, and with a NULL cipher), …ON_HIGH from 90 secret bits on,
     …ON_LOW.
     `issuer`, `subject`: of the peer's certificate, "no certificate" without one."""
-    layer = layer_of(fd)
-    with layer.lock:
-        return security_status(layer)
+    return security_status(layer_of(fd))
 
 
 @sets_error
@@ -218,8 +218,8 @@ def SSL_InvalidateSession(fd: PRFileDesc) -> None:
 def SSL_PeerCertificate(fd: PRFileDesc) -> CERTCertificate | None:
     """The peer's certificate, one more reference; None without one (ssl.h).  Callbacks that judge a certificate see it here."""
     layer = layer_of(fd)
-    with layer.lock:
-        return CERTCertificate(layer.peer_chain[0].derCert) if layer.secure and layer.peer_chain else None
+    chain = layer.peer_chain if layer.secure else []
+    return CERTCertificate(chain[0].derCert) if chain else None
 
 
 def SSL_RevealCert(socket: PRFileDesc) -> CERTCertificate | None:
@@ -231,10 +231,10 @@ def SSL_RevealCert(socket: PRFileDesc) -> CERTCertificate | None:
 def SSL_PeerCertificateChain(fd: PRFileDesc) -> list[CERTCertificate]:
     """All that the peer sent, its own first (ssl.h).  Raises NSPRError (SSL_ERROR_NO_CERTIFICATE)."""
     layer = layer_of(fd)
-    with layer.lock:
-        if not layer.secure or not layer.peer_chain:
-            raise NSPRError("the peer has sent no certificate", name="SSL_ERROR_NO_CERTIFICATE")
-        return [CERTCertificate(cert.derCert) for cert in layer.peer_chain]
+    chain = layer.peer_chain if layer.secure else []
+    if not chain:
+        raise NSPRError("the peer has sent no certificate", name="SSL_ERROR_NO_CERTIFICATE")
+    return [CERTCertificate(cert.derCert) for cert in chain]
 
 
 @sets_error
@@ -248,8 +248,8 @@ def SSL_PeerStapledOCSPResponses(fd: PRFileDesc) -> list[bytes]:
 def SSL_LocalCertificate(fd: PRFileDesc) -> CERTCertificate | None:
     """Our own certificate in this connection, one more reference; None without one (ssl.h)."""
     layer = layer_of(fd)
-    with layer.lock:
-        return layer.local_certificate.duplicate() if layer.secure and layer.local_certificate else None
+    certificate = layer.local_certificate if layer.secure else None
+    return certificate.duplicate() if certificate is not None else None
 
 
 @sets_error
@@ -267,17 +267,13 @@ def SSL_RevealPinArg(socket: PRFileDesc) -> object:
 @sets_error
 def SSL_GetChannelInfo(fd: PRFileDesc) -> SSLChannelInfo:
     """Version, suite, key sizes, session (ssl.h); all 0 before the first handshake.  Differs: returned, `len` is not needed."""
-    layer = layer_of(fd)
-    with layer.lock:
-        return channel_info(layer)
+    return channel_info(layer_of(fd))
 
 
 @sets_error
 def SSL_GetPreliminaryChannelInfo(fd: PRFileDesc) -> SSLPreliminaryChannelInfo:
     """What is known during the handshake, for callbacks (ssl.h)."""
-    layer = layer_of(fd)
-    with layer.lock:
-        return preliminary_info(layer)
+    return preliminary_info(layer_of(fd))
 
 
 @sets_error

@@ -79,8 +79,10 @@ class SSLLayer(Connection):
         self.is_server = self.settings.role(accepted)
 
     def reset(self, as_server: bool) -> None:
-        """Begin anew, with the next I/O."""
+        """Begin anew, with the next I/O.  Raises NSPRError (PR_INVALID_STATE_ERROR) in a callback that a handshake waits for."""
         with self.lock:
+            if self._answering:
+                raise NSPRError("the handshake waits for this callback", name="PR_INVALID_STATE_ERROR")
             self._clear()
             self.is_server = as_server
 
@@ -156,7 +158,7 @@ class SSLLayer(Connection):
                 self.settings.forget()
                 if self.engine is not None and self.engine.error is not None:  # its frames hold what callbacks held
                     self.engine.error.with_traceback(None)
-            self.lower.close()
+                self.lower.close()  # here, where nobody is about to read from a number that may be another's the next moment
 
     def _say_goodbye(self) -> None:
         with self.lock:
@@ -176,9 +178,15 @@ class SSLLayer(Connection):
 
     def poll(self, events: int) -> tuple[int, bool]:
         """NSS's ssl_Poll: a handshake waits for what it waits for, whatever the application wants to do after it."""
-        if not self.secure or self.is_server is None or not events & (READ | WRITE):
+        if not self.secure or self.is_server is None:
             return events, False
         with self.lock:
+            if self._paused is not None:  # nothing that comes changes that
+                return WRITE if self._has_unsent() else 0, False
+            if not events & (READ | WRITE):
+                return events, False
+            if self._is_dead():  # the next call tells why
+                return events, True
             if not self.first_done and self.connected:
                 if self.engine is None:
                     return READ if self.is_server else WRITE, False
@@ -186,7 +194,7 @@ class SSLLayer(Connection):
             if events & READ:
                 waits = READ | WRITE if self._has_unsent() and not self.settings.full_duplex else READ
                 return waits, bool(self._received or self._end)
-            return WRITE, False
+            return READ if self._holds() and not self._has_unsent() else WRITE, False
 
     # --- steps -----------------------------------------------------------------------------------------------------------
 
@@ -199,12 +207,10 @@ class SSLLayer(Connection):
 
     def _receive_now(self, amount: int, peek: bool) -> bytes:
         self._shake_hands()
+        if not amount:
+            return b""
         while not self._received and not self._end:
-            try:
-                self._turn()
-            except NSPRError:
-                if not self._received:  # what came before the error is good; the error waits for the next call
-                    raise
+            self._turn_for_data()
         if not self._received:
             return b""
         chunk = self._received[0]
@@ -270,7 +276,8 @@ class SSLLayer(Connection):
         self._shake_hands()
         engine = self.engine
         assert engine is not None
-        self._raise_if_dead()
+        if not first or not self._received:
+            self._raise_if_dead()
         while not first and (engine.handshaking or self._awaits_certificate) and not self._received:
             if self._end:
                 raise NSPRError("the peer closed the connection", name="PR_END_OF_FILE_ERROR")
@@ -279,10 +286,8 @@ class SSLLayer(Connection):
 
     def _shake_hands(self) -> None:
         """The first handshake, if it is not complete."""
-        if self.engine is None and self._opening is None:
-            self._begin()
         while not self.first_done or self.step_up.under_way:
-            self._turn()
+            self._turn_for_data()
             if self.first_done and self._received:
                 break
 
@@ -317,19 +322,31 @@ class SSLLayer(Connection):
 
     def _turn(self) -> None:
         """Send what can be sent, read once, do what follows.  Raises Blocked where nothing can be read, or NSPRError."""
+        if self.engine is None and self._opening is None:
+            self._begin()
         self._raise_if_dead()
-        if self._paused is not None:
-            raise Blocked(0)
-        waits = READ
+        waits, broken = READ, None
         try:
             self._flush()
         except Blocked:
             waits |= WRITE
+        except NSPRError as error:  # what the peer said before it went, an alert as a rule, is still to be read
+            broken = error
+        if self._paused is not None:
+            raise broken or Blocked(waits & WRITE)
         try:
             data = self.lower.read_now()
         except Blocked:
-            raise Blocked(waits) from None
+            raise broken or Blocked(waits) from None
         self._take_in(data)
+
+    def _turn_for_data(self) -> None:
+        """What came before an error is good; the error waits for the next call."""
+        try:
+            self._turn()
+        except NSPRError:
+            if not (self.first_done and self._received and self._is_dead()):
+                raise
 
     def _take_in(self, data: Buffer) -> None:
         if self._opening is not None:
@@ -349,9 +366,17 @@ class SSLLayer(Connection):
             self._gather()
             self.session.failed()
             self._send_what_fits()  # the alert
+            self._tell_application()  # of a handshake that was complete before
             raise
         self._send_what_fits()
         self._tell_application()
+
+    def _is_dead(self) -> bool:
+        return self.engine is not None and self.engine.error is not None
+
+    def _holds(self) -> bool:
+        """Whether data would have to wait for the end of a renegotiation."""
+        return self.engine is not None and self.engine.holding
 
     def _raise_if_dead(self) -> None:
         engine = self.engine
@@ -366,6 +391,8 @@ class SSLLayer(Connection):
     def _has_unsent(self) -> bool:
         if not self._unsent and self.engine is not None:
             self._unsent = memoryview(self.engine.data_to_send())
+        if self._shut & SEND and self.first_done:  # after close_notify nothing is to follow, and nothing can
+            self._unsent = memoryview(b"")
         return bool(self._unsent)
 
     def _send_what_fits(self) -> None:

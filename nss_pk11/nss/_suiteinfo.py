@@ -218,7 +218,8 @@ class SSLPreliminaryChannelInfo(NamedTuple):
 
 def preliminary_info(layer: Connection) -> SSLPreliminaryChannelInfo:
     """Nothing before the hellos."""
-    info = layer.engine.info if layer.engine is not None else None
+    engine = layer.engine
+    info = engine.info if engine is not None else None
     version = info.version if info is not None and info.suite is not None else None
     suite: Suite | None = info.suite if info is not None else None
     known = (ssl_preinfo_version if version else 0) | (ssl_preinfo_cipher_suite if suite else 0)

@@ -118,7 +118,10 @@ def PR_NewTCPSocket() -> PRFileDesc:
 @sets_error
 def PR_NewTCPSocketPair() -> tuple[PRFileDesc, PRFileDesc]:
     """Two descriptors connected to each other; of PR_AF_LOCAL, as in NSPR on Unix (prio.h)."""
-    one, other = socket.socketpair()
+    try:
+        one, other = socket.socketpair()
+    except OSError as error:
+        raise io_error("socketpair", error) from error
     return PRFileDesc(SocketLayer(one)), PRFileDesc(SocketLayer(other))
 
 
@@ -399,7 +402,8 @@ def PR_Poll(pds: Sequence[PRPollDesc], timeout: int = PR_INTERVAL_NO_TIMEOUT) ->
         for event in awaited.values():
             events[number] |= event
     for number, event in events.items():
-        poll.register(number, event)
+        if event:  # else even its end would wake, again and again: what it waits for is the application's answer
+            poll.register(number, event)
     came = dict(poll.poll(Deadline(timeout).left()))
     for pd, number, awaited in waits:
         _fill(pd, awaited, came.get(number, 0))

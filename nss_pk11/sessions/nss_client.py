@@ -23,10 +23,7 @@ S = TypeVar("S", bound=Resumable)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Entry(Generic[S]):
-    address: str
-    port: int
-    peer_id: str | None
-    url: str
+    peer: tuple[str, int, str | None, str]
     expires: float
     session: S
 
@@ -47,34 +44,26 @@ class NssClientCache(Generic[S]):
     def __len__(self) -> int:
         return len(self._entries)
 
-    def lookup(
-        self,
-        address: str,
-        port: int,
-        peer_id: str | None,
-        url: str,
-        *,
-        good_for: Callable[[S, str], bool] = lambda session, url: False,
-    ) -> S | None:
+    def lookup(self, address: str, port: int, peer_id: str | None, url: str) -> S | None:
         """The newest session with that peer, None where there is none.
 
         `address`: IP address as text, always of the same form; `peer_id`: what SSL_SetSockPeerID said, None for nothing; `url`:
-        what SSL_SetURL said.  A session of another URL will do where `good_for(session, url)` says that the certificate
-        the server had shown is one for `url` too; it is called without the cache's lock.
+        what SSL_SetURL said.
         """
-        now = self._clock()
+        now, peer = self._clock(), (address, port, peer_id, url)
         with self._lock:
             self._entries = [entry for entry in self._entries if now <= entry.expires and entry.session.fresh(now)]
-            candidates = [entry for entry in reversed(self._entries) if self._same_peer(entry, address, port, peer_id)]
-        for entry in candidates:
-            if (entry.url == url or good_for(entry.session, url)) and self._take(entry):
-                return entry.session
-        return None
+            found = next((entry for entry in reversed(self._entries) if entry.peer == peer), None)
+            if found is None:
+                return None
+            if found.session.version >= _TLS1_3:
+                self._drop(found.session)
+            return found.session
 
     def put(self, address: str, port: int, peer_id: str | None, url: str, session: S) -> None:
         """Keep `session`, in front of all others.  A session put twice is kept once."""
         lifetime = SSL2_LIFETIME if session.version == _SSL2 else SSL3_LIFETIME
-        entry = _Entry(address, port, peer_id, url, self._clock() + lifetime, session)
+        entry = _Entry((address, port, peer_id, url), self._clock() + lifetime, session)
         with self._lock:
             self._drop(session)
             self._entries.append(entry)
@@ -88,19 +77,6 @@ class NssClientCache(Generic[S]):
         """Forget all (SSL_ClearSessionCache)."""
         with self._lock:
             self._entries = []
-
-    @staticmethod
-    def _same_peer(entry: _Entry[S], address: str, port: int, peer_id: str | None) -> bool:
-        return (entry.address, entry.port, entry.peer_id) == (address, port, peer_id)
-
-    def _take(self, entry: _Entry[S]) -> bool:
-        """Whether the entry is still there; one for a single use is there no more afterwards."""
-        with self._lock:
-            if not any(one is entry for one in self._entries):
-                return False
-            if entry.session.version >= _TLS1_3:
-                self._drop(entry.session)
-            return True
 
     def _drop(self, session: S) -> None:
         self._entries = [entry for entry in self._entries if entry.session is not session]

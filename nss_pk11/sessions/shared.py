@@ -125,6 +125,11 @@ class SharedServerCache:
         return self._memory.descriptors
 
     @property
+    def secret(self) -> bytes:
+        """32 bytes, the same in all processes that use the cache, from which no key of its own follows: for keys of tickets."""
+        return self._memory.secret
+
+    @property
     def max_entries(self) -> int:
         """Sessions it holds at most, a multiple of 128."""
         return self._layout.entries

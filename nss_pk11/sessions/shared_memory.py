@@ -27,6 +27,7 @@ import tempfile
 import threading
 import weakref
 from collections.abc import Iterator
+from hashlib import blake2b
 from time import monotonic, sleep
 from typing import Literal
 
@@ -66,7 +67,8 @@ class Stuck(Exception):
 
 
 class SharedMemory:
-    """`data`: the memory; `aead`: seals and opens what lies in it.
+    """`data`: the memory; `aead`: seals and opens what lies in it; `secret`: 32 bytes that whoever has the memory has, for other
+    keys.
 
     With "private" storage it is this process's alone: a child by fork has a copy of its own.  With "file" storage the descriptors
     are inheritable.
@@ -75,6 +77,7 @@ class SharedMemory:
     def __init__(self, data: mmap.mmap, key: bytes, locks: int, file: int = -1, key_file: int = -1) -> None:
         """`file`, `key_file`: descriptors, owned from now on; -1 where there is none."""
         self.data, self.aead = data, AESGCM(key)
+        self.secret = blake2b(b"what else the processes share", key=key, digest_size=KEY_BYTES).digest()
         self._file, self._key_file, self._lock_file = file, key_file, -1
         self._locks = [threading.Lock() for _ in range(locks)]
         if file >= 0:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import select
 import socket
 import ssl as python_ssl
+import struct
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -210,6 +212,70 @@ def python_echo(sock: python_ssl.SSLSocket) -> bytes:
     with suppress(OSError):
         sock.unwrap()
     return data
+
+
+class ByHand:
+    """OpenSSL on a connected socket of Python's, one step at a time: what it says goes when `flush` is called.
+
+    `peer`: its TLS; `sock`: the socket, closed when the `with` ends."""
+
+    def __init__(self, sock: socket.socket, context: python_ssl.SSLContext, *, server_side: bool) -> None:
+        sock.settimeout(TIMEOUT)
+        self.sock, self._in, self._out = sock, python_ssl.MemoryBIO(), python_ssl.MemoryBIO()
+        name = None if server_side else HOST
+        self.peer = context.wrap_bio(self._in, self._out, server_side=server_side, server_hostname=name)
+
+    @property
+    def unsaid(self) -> int:
+        """Bytes that `flush` would send."""
+        return self._out.pending
+
+    def step(self, call: Callable[[], Any]) -> bool:
+        """Whether `call`, of `peer`, needs no more from the other end."""
+        try:
+            call()
+        except python_ssl.SSLWantReadError:
+            return False
+        return True
+
+    def receive(self) -> None:
+        """Takes what comes next; waits for it."""
+        self._in.write(self.sock.recv(1 << 16))
+
+    def flush(self, more: bytes = b"") -> None:
+        """Sends all that was said, and `more` behind it, at once."""
+        self.sock.sendall(self._out.read() + more)
+
+    def reset(self) -> None:
+        """Ends the connection by a reset."""
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.sock.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.sock.close()
+
+
+@contextmanager
+def by_hand(context: python_ssl.SSLContext, url: str = HOST) -> Iterator[tuple[PRFileDesc, ByHand]]:
+    """A client of ours, connected and not blocking, and its server."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        fd = nonblocking(connected(listener.getsockname()[1], url))
+        try:
+            with ByHand(listener.accept()[0], context, server_side=True) as far:
+                yield fd, far
+        finally:
+            if prio.PR_FileDesc2NativeHandle(fd) >= 0:
+                prio.PR_Close(fd)
+
+
+def arrived(fd: PRFileDesc, events: int = select.POLLIN) -> None:
+    """Waits until the system has something for the socket under `fd`."""
+    poll = select.poll()
+    poll.register(prio.PR_FileDesc2NativeHandle(fd), events)
+    assert poll.poll(TIMEOUT * 1000)
 
 
 # --- commands --------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl as python_ssl
 import threading
@@ -13,7 +14,7 @@ import pytest
 
 from nss_pk11.errors import NSPRError
 from nss_pk11.nss import prinrval, prio, ssl
-from nss_pk11.nss.prio import PR_POLL_READ, PR_POLL_WRITE, PRFileDesc, PRPollDesc
+from nss_pk11.nss.prio import PR_POLL_EXCEPT, PR_POLL_READ, PR_POLL_WRITE, PRFileDesc, PRPollDesc
 
 from .ends import (
     HOST,
@@ -22,6 +23,8 @@ from .ends import (
     TLS1_3,
     Background,
     PythonServer,
+    arrived,
+    by_hand,
     client_context,
     connected,
     listening,
@@ -254,6 +257,61 @@ class TestPoll:
             assert wait(fd, PR_POLL_READ) & PR_POLL_READ
             prio.PR_Close(fd)
             over.set()
+
+    def test_an_error_that_was_read_already(self, files: Path) -> None:
+        """It came behind data, and the peer's TCP is still open."""
+        over = threading.Event()
+
+        def spoil(sock: python_ssl.SSLSocket) -> None:
+            sock.sendall(b"x")
+            with socket.socket(fileno=os.dup(sock.fileno())) as plain:
+                plain.sendall(b"\x15\x03\x03\x00\x02\x02\x28")
+            assert over.wait(10)
+
+        with PythonServer(server_context(files, version=TLS1_2), spoil) as server:
+            fd = connected(server.port)
+            assert prio.PR_Recv(fd, 1, 0, TICKS) == b"x"
+            assert wait(fd, PR_POLL_READ) & PR_POLL_READ
+            with pytest.raises(NSPRError, match="SSL_ERROR_BAD_MAC_READ"):
+                prio.PR_Recv(fd, 1, 0, TICKS)
+            for flags in (PR_POLL_READ, PR_POLL_WRITE):
+                assert wait(fd, flags) & flags
+            prio.PR_Close(fd)
+            over.set()
+
+    def test_an_answer_that_is_put_off_is_not_polled_for(self, files: Path) -> None:
+        """Whatever comes meanwhile: who polls would come back at once, again and again (ssl_Poll)."""
+        with by_hand(server_context(files, version=TLS1_2)) as (fd, far):
+            ssl.SSL_AuthCertificateHook(fd, lambda *_: ssl.SECWouldBlock, None)
+            would_block(lambda: ssl.SSL_ForceHandshake(fd))
+            far.receive()
+            assert not far.step(far.peer.do_handshake)
+            far.flush()
+            arrived(fd)
+            while ssl.SSL_PeerCertificate(fd) is None:
+                would_block(lambda: ssl.SSL_ForceHandshake(fd))
+            far.flush(b"more")
+            arrived(fd)
+            everything = PRPollDesc(fd, PR_POLL_READ | PR_POLL_WRITE | PR_POLL_EXCEPT)
+            assert prio.PR_Poll([everything], prinrval.PR_MillisecondsToInterval(20)) == 0
+            far.reset()
+            arrived(fd, 0)
+            assert prio.PR_Poll([everything], prinrval.PR_MillisecondsToInterval(20)) == 0
+            ssl.SSL_AuthCertificateComplete(fd, 0)
+            assert wait(fd, PR_POLL_READ) & PR_POLL_READ
+
+    def test_data_that_waits_for_another_handshake(self, files: Path) -> None:
+        """Only the peer can end the waiting, so it is what is polled for."""
+        over = threading.Event()
+        with PythonServer(server_context(files, version=TLS1_2), lambda sock: over.wait(10)) as server:
+            fd = connecting(server.port)
+            repeat(lambda: ssl.SSL_ForceHandshake(fd), fd, PR_POLL_READ)
+            assert wait(fd, PR_POLL_WRITE) == PR_POLL_WRITE
+            ssl.SSL_ReHandshake(fd, True)
+            would_block(lambda: prio.PR_Write(fd, b"x"))
+            assert prio.PR_Poll([PRPollDesc(fd, PR_POLL_WRITE)], prinrval.PR_MillisecondsToInterval(20)) == 0
+            over.set()
+            prio.PR_Close(fd)
 
     def test_without_security_it_is_a_socket_like_any(self) -> None:
         ssl.SSL_OptionSetDefault(ssl.SSL_SECURITY, False)

@@ -52,20 +52,6 @@ def test_another_peer_has_no_session(cache: NssClientCache[Session], other: tupl
     assert cache.lookup(*other) is theirs
 
 
-def test_another_name_that_the_certificate_is_good_for(cache: NssClientCache[Session]) -> None:
-    cache.put(*PEER, kept := session())
-    asked = []
-
-    def good_for(one: Session, url: str) -> bool:
-        asked.append((one, url))
-        return url == "mail.example.com"
-
-    assert cache.lookup(*PEER[:3], "mail.example.com", good_for=good_for) is kept
-    assert cache.lookup(*PEER[:3], "www.example.org", good_for=good_for) is None
-    assert cache.lookup(*PEER, good_for=good_for) is kept
-    assert asked == [(kept, "mail.example.com"), (kept, "www.example.org")]
-
-
 @pytest.mark.parametrize(("version", "seconds"), [(SSL2, 100), (SSL3, 86400), (TLS1_2, 86400), (TLS1_3, 86400)])
 def test_lifetime(cache: NssClientCache[Session], clock: Clock, version: int, seconds: int) -> None:
     cache.put(*PEER, kept := session(version))
