@@ -240,10 +240,11 @@ def _found(key: SECKEYPrivateKey | None, cert: CERTCertificate) -> SECKEYPrivate
 
 
 def _homes(cert: CERTCertificate) -> list[Slot]:
-    """The slots to look for a certificate's key in: those that have it too, the databases', then those that show a key of its
-    id, or need no login."""
+    """The slots to look for a certificate's key in: its own and others that have it too, then those that show a key of its id, or
+    need no login."""
     slots = usable_slots()
     with_it = [slot for slot in slots if any(item.der == cert.derCert for item in lying_on(slot))]
+    with_it.sort(key=lambda slot: PK11SlotInfo(slot) != cert.slot)  # that which it was found on comes first
     open_ones = [slot for slot in slots if slot.token and (slot.token.logged_in or "CKF_LOGIN_REQUIRED" not in slot.token.flags)]
     id = key_id(cert.public_key)
     showing = [slot for slot in slots if slot.token and id in {shown for _, shown in slot.token.public_names()}]

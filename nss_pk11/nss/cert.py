@@ -251,7 +251,7 @@ def CERT_FindUserCertByUsage(
     ours = [cert for pair, cert in named_alike if is_user(*pair) and _may_do(cert, usage)]
     now = time.time()
     fitting = [cert for cert in ours if not validOnly or CERT_CheckCertValidTimes(cert, now) == _VALID]
-    return _first(sorted(fitting, key=lambda cert: (cert == named, *cert.validity), reverse=True))
+    return _first(sorted(fitting, key=lambda cert: (cert == named, cert.slot == named.slot, *cert.validity), reverse=True))
 
 
 def _may_do(cert: CERTCertificate, usage: int) -> bool:

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from nss_pk11.cli.nsstools import strsclnt
-from tests.cli.nss_programs import Programs, Server
+from tests.cli.nss_programs import PASSWORD, Programs, Server
+from tests.db.tools import Tools
 from tests.support.peers.base import free_port
+from tests.support.require import require
+
+if TYPE_CHECKING:
+    from pk11_tokens import RunningSimulator, TokenControl
 
 TLS1_2 = ("-V", "tls1.0:tls1.2")
 
@@ -102,3 +110,51 @@ def test_failures(ours: Programs) -> None:
         done = ours.strsclnt(server.port, "-c", "5", "-t", "1", "-i", "-s", "-z", status=1)
         assert done.err.count("Server Certificate Invalid, err -8179") == 5
     assert "PR_" not in ours.strsclnt(server.port, "-4", host="no.such.host.invalid", status=1).out.decode()
+
+
+# --- a token that is pulled and put back ----------------------------------------------------------------------------------------
+
+CARD_PIN = "271828"
+
+
+@pytest.fixture
+def card(nss_database: Path, simulated_tokens: Callable[..., RunningSimulator]) -> TokenControl:
+    """Has the database's client, its key and certificate under the name "me"."""
+    tools = Tools(nss_database, PASSWORD)
+    command = [
+        require("openssl"),
+        "pkcs12",
+        "-in",
+        tools.file("client.p12", tools.export("client", "out")),
+        "-passin",
+        "pass:out",
+    ]
+    pem = subprocess.run([*command, "-nodes", "-clcerts"], capture_output=True, check=True, timeout=60).stdout
+    file = tools.file("client.pem", b"".join(re.findall(rb"-----BEGIN .*?-----END [A-Z ]+-----\n", pem, re.DOTALL)))
+    key = {"label": "me", "id": "01", "file": str(file), "certificate": str(file)}
+    return simulated_tokens([{"label": "card", "pin": CARD_PIN, "personality": "plain", "removable": True, "key": [key]}])["card"]
+
+
+@pytest.fixture
+def wallet(card: TokenControl, nss_database: Path, tmp_path: Path) -> list[str]:
+    """Flags for a database that knows the card, and the passwords of both."""
+    directory = tmp_path / "db"
+    shutil.copytree(nss_database, directory)
+    command = [require("modutil"), "-dbdir", f"sql:{directory}", "-force", "-add", "cards", "-libfile", card.simulator.module]
+    subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=True, timeout=60)
+    (tmp_path / "passwords").write_text(f"NSS Certificate DB:{PASSWORD}\ncard:{CARD_PIN}\n")
+    return ["-d", f"sql:{directory}", "-W", str(tmp_path / "passwords"), "-n", "card:me", "-q", *TLS1_2]
+
+
+def test_a_certificate_on_a_card(wallet: list[str], card: TokenControl, ours: Programs, theirs: Programs) -> None:
+    """-n: the card signs, of both programs, though the database has the same key and certificate."""
+    with theirs.selfserv("-r", "-r", "-v") as server:
+        for programs in (ours, theirs):
+            before = card.status().calls.get("C_Sign", 0)
+            done = programs.run("strsclnt", "-p", str(server.port), *wallet, "-N", "-c", "5", "localhost", status=0)
+            assert "NoReuse - 5 server certificates tested." in done.out.decode()
+            assert card.status().calls["C_Sign"] - before == 5
+        assert server.end()[1].count("selfserv: Subject: CN=client\n") == 10
+        for programs in (ours, theirs):
+            done = programs.run("strsclnt", "-p", "1", *wallet, "-n", "card:you", "localhost", status=1)
+            assert "strsclnt: Can't find certificate card:you" in done.err
