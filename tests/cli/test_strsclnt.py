@@ -5,15 +5,22 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
 
-from nss_pk11.cli.nsstools import strsclnt
+from nss_pk11.cli.nsstools import identity, strsclnt
+from nss_pk11.nss._settings import Settings
+from nss_pk11.nss.pk11pub import PK11_SetPasswordFunc
+from nss_pk11.nss.prio import PRFileDesc, PRNetAddr
 from tests.cli.nss_programs import PASSWORD, Programs, Server
 from tests.db.tools import Tools
+from tests.support.meddler import Meddler
 from tests.support.peers.base import free_port
 from tests.support.require import require
 
@@ -158,3 +165,61 @@ def test_a_certificate_on_a_card(wallet: list[str], card: TokenControl, ours: Pr
         for programs in (ours, theirs):
             done = programs.run("strsclnt", "-p", "1", *wallet, "-n", "card:you", "localhost", status=1)
             assert "strsclnt: Can't find certificate card:you" in done.err
+
+
+def test_a_card_that_is_pulled_and_put_back(
+    wallet: list[str], card: TokenControl, theirs: Programs, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Between two connections, and put back while the third waits for it; no handshake fails.  In this process, which so knows
+    when it waits."""
+    waited: list[float] = []
+
+    class Patience(threading.Event):
+        """Of who looks for the certificate again."""
+
+        def wait(self, timeout: float | None = None) -> bool:
+            waited.append(timeout or 0)
+            if len(waited) == 2:
+                card.insert()
+            return True
+
+    def reach(client: strsclnt.Client, address: PRNetAddr) -> PRFileDesc:
+        arrivals.append(card.status().present)
+        if len(arrivals) == 3:
+            card.remove()
+        return connect(client, address)
+
+    arrivals: list[bool] = []
+    connect = strsclnt.Client._reach
+    monkeypatch.setattr(strsclnt.Client, "_reach", reach)
+    monkeypatch.setattr(identity, "threading", SimpleNamespace(Event=Patience, Lock=threading.Lock))
+    with theirs.selfserv("-r", "-r", "-v") as server:
+        status = strsclnt.main(["-p", str(server.port), *wallet, "-N", "-c", "5", "-t", "1", "localhost"])
+        PK11_SetPasswordFunc(None)
+        Settings.defaults = Settings()
+        assert server.end()[1].count("selfserv: Subject: CN=client\n") == 5
+    assert (status, waited) == (0, [1, 1]), capfd.readouterr().err
+    assert arrivals == [True] * 5
+    assert card.status().calls["C_Sign"] == 5
+
+
+ABORTS = """
+import sys
+from nss_pk11.cli.nsstools import identity, strsclnt
+identity.MOST_SECONDS = 2
+sys.exit(strsclnt.main(sys.argv[1:]))
+"""
+
+
+def test_a_card_that_is_not_put_back(wallet: list[str], card: TokenControl, theirs: Programs) -> None:
+    """Ends the program; NSS's waits for a minute."""
+
+    def pull(hello: bytes) -> bytes:
+        card.remove()
+        return hello
+
+    with theirs.selfserv("-r", "-r") as server, Meddler(server.port, pull) as between:
+        flags = ["-p", str(between.port), *wallet, "-N", "-c", "1", "-4", "localhost"]
+        done = subprocess.run([sys.executable, "-c", ABORTS, *flags], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert done.stdout.endswith("\nToken pulled and not reinserted early enough : aborting.\n")
