@@ -128,7 +128,8 @@ def _made(kind: type[Any], **fields: Any) -> Any:
 
 def _common(settings: Settings, restricted: bool) -> dict[str, Any]:
     low, high = settings.version_range
-    if settings.on(o.SSL_ENABLE_SSL2):
+    oldest_beside_ssl2 = low or Version.ssl3
+    if settings.on(o.SSL_ENABLE_SSL2) and _permitted(settings, restricted, range(Version.ssl2, Version.ssl2 + 1)):
         low, high = int(Version.ssl2), high or int(Version.ssl2)
     suites = _permitted(settings, restricted, range(low, high + 1)) if high else ()
     if not suites:
@@ -136,6 +137,7 @@ def _common(settings: Settings, restricted: bool) -> dict[str, Any]:
     return {
         "min_version": Version(low),
         "max_version": Version(high),
+        "oldest_beside_ssl2": Version(oldest_beside_ssl2),
         "suites": suites,
         "groups": _groups(settings),
         "schemes": settings.schemes or SCHEMES,

@@ -59,7 +59,7 @@ def connect(link: Link, config: ClientConfig) -> Flow:
 def _check_old_version(config: ClientConfig, server_hello: ServerHello) -> Version:
     """A version we enabled, chosen by a server that could not do better (RFC 8446 section 4.1.3)."""
     version = server_hello.version
-    if not config.min_version <= version <= min(config.max_version, V.tls1_2):
+    if not V.ssl3 <= version <= V.tls1_2 or not config.enables(version):
         raise UnsupportedVersion(f"server chose version {version:#06x}, which is not enabled")
     sentinel = server_hello.random[-8:]
     if config.max_version > V.tls1_2 and sentinel in (DOWNGRADE_TLS12, DOWNGRADE_TLS11):
@@ -190,7 +190,7 @@ def _resumable12(config: ClientConfig, version: Version | None) -> bool:
         session is not None
         and version in (None, session.version)
         and session.version <= V.tls1_2
-        and config.min_version <= session.version <= config.max_version
+        and config.enables(session.version)
         and any(suite.code == session.suite for suite in config.usable_suites())
         and (config.tickets or not session.ticket)
         and (config.extended_master_secret or not session.extended_master_secret)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeVar
 
@@ -99,7 +99,8 @@ class StepDownKey:
 class Config:
     """What both sides share.  Lengths in bytes, times in seconds.
 
-    `min_version`, `max_version`: narrowed to what the suites allow.
+    `min_version`, `max_version`: narrowed to what the suites allow.  `oldest_beside_ssl2`: where `min_version` is SSL 2.0, the
+    oldest version that is enabled beside it.
     `mechanisms`: answers which PKCS #11 mechanisms the present slots offer, asked at handshake start; None means all.
     `keylog`: called with one NSS key log line without newline (SSLKEYLOGFILE); None means never.
     `record_size_limit`: largest plaintext record we take (RFC 8449), 64 to 16384.
@@ -114,6 +115,7 @@ class Config:
 
     min_version: Version = Version.tls1_2
     max_version: Version = Version.tls1_3
+    oldest_beside_ssl2: Version = Version.ssl3
     suites: tuple[Suite, ...] = DEFAULT_SUITES
     groups: tuple[Group, ...] = DEFAULT_GROUPS
     schemes: tuple[SignatureScheme, ...] = DEFAULT_SCHEMES
@@ -148,9 +150,21 @@ class Config:
 
     def _narrow_versions(self) -> None:
         """A version that no enabled suite fits is not enabled: whoever offered it would be taken at its word and then fail."""
-        fitting = [s for s in self.suites if s.max_version >= self.min_version and s.min_version <= self.max_version]
-        object.__setattr__(self, "min_version", max(self.min_version, min(suite.min_version for suite in fitting)))
-        object.__setattr__(self, "max_version", min(self.max_version, max(suite.max_version for suite in fitting)))
+        oldest, newest = self._versions_of([suite for suite in self.suites if self._has_version_for(suite)])
+        object.__setattr__(self, "min_version", oldest)
+        object.__setattr__(self, "max_version", newest)
+
+    def enables(self, version: int) -> bool:
+        """Whether a version is enabled: one of a range, or SSL 2.0 below it."""
+        if version == Version.ssl2:
+            return self.min_version == version
+        return max(self.min_version, self.oldest_beside_ssl2) <= version <= self.max_version
+
+    def _has_version_for(self, suite: Suite) -> bool:
+        """Whether a suite fits an enabled version."""
+        if suite.max_version == Version.ssl2:
+            return self.min_version == Version.ssl2
+        return suite.min_version <= self.max_version and suite.max_version >= max(self.min_version, self.oldest_beside_ssl2)
 
     def _settle_schemes(self) -> None:
         """TLS 1.2 needs DSA's schemes for DSS suites and for identities with DSA keys: whoever enables one means the other.
@@ -176,9 +190,7 @@ class Config:
         return tuple(
             suite
             for suite in self.suites
-            if suite.max_version >= self.min_version
-            and suite.min_version <= self.max_version
-            and (offered is None or suite.mechanisms <= offered)
+            if self._has_version_for(suite) and (offered is None or suite.mechanisms <= offered)
         )
 
     def at_start(self) -> Self:
@@ -190,11 +202,13 @@ class Config:
             return self
         return self.remember(("narrowed", oldest, newest), lambda: replace(self, min_version=oldest, max_version=newest))
 
-    def _versions_of(self, usable: tuple[Suite, ...]) -> tuple[Version, Version]:
+    def _versions_of(self, usable: Sequence[Suite]) -> tuple[Version, Version]:
+        """The oldest and newest enabled version that some of these suites fit."""
         if not usable:
             return self.min_version, self.max_version
         oldest, newest = min(suite.min_version for suite in usable), max(suite.max_version for suite in usable)
-        return max(self.min_version, oldest), min(self.max_version, newest)
+        least = max(self.min_version, oldest)
+        return least if least == Version.ssl2 else max(least, self.oldest_beside_ssl2), min(self.max_version, newest)
 
     def remember(self, question: Hashable, answer: Callable[[], T]) -> T:
         """`answer()`, or what it was last time.  Thousands of clients offer the same, and what follows from an offer is a

@@ -66,7 +66,7 @@ def _for_hello(raw: bytes, config: ServerConfig) -> ServerConfig:
 
 def speaks_ssl2(config: ServerConfig, offered: int) -> bool:
     """Whether SSL 2.0 is enabled, and no newer version that a ClientHello of SSL 2.0 `offered`."""
-    newer = (version for version in _VERSIONS if config.min_version <= version <= config.max_version)
+    newer = (version for version in _VERSIONS if config.enables(version))
     return config.min_version == V.ssl2 and not any(version <= min(offered, V.tls1_2) for version in newer)
 
 
@@ -79,7 +79,7 @@ def choose_version(config: ServerConfig, hello: ClientHello) -> Version:
 
 
 def _choose_version(config: ServerConfig, legacy_version: int, offered: tuple[int, ...], fallback: bool) -> Version:
-    common = [version for version in _VERSIONS if version in offered and config.min_version <= version <= config.max_version]
+    common = [version for version in _VERSIONS if version in offered and config.enables(version)]
     newest = max((version for version in offered if version in _VERSIONS), default=0)
     if fallback and newest < config.max_version:
         raise InappropriateFallback("client fell back to an older version though we know a newer one")

@@ -106,6 +106,39 @@ def test_the_newer_version_in_the_older_hello(openssl: Commanded, files: Path) -
     assert far.connections[0].ok
 
 
+@pytest.mark.parametrize(("protocol", "good"), [("ssl2", True), ("ssl3", False), ("tls1", True), ("tls1_2", True)])
+def test_ssl3_stays_off_beside_it(openssl: Commanded, files: Path, protocol: str, good: bool) -> None:
+    listener = listening()
+    ssl.SSL_OptionSet(listener, ssl.SSL_ENABLE_SSL2, True)
+    ssl.SSL_OptionSet(listener, ssl.SSL_ENABLE_SSL3, False)
+    with OurServer(listener, answer) as server:
+        [done] = openssl.connect(server.port, protocol=protocol, ciphers="ALL")
+    assert done.ok is good, done
+    others = ",".join(sorted({"ssl2", "ssl3", "tls1", "tls1_1", "tls1_2"} - {protocol}))
+    with openssl.serve(protocol="ssl23", off=others, ciphers="ALL", **alone(files)) as far:
+        fd = connected(far.port, model=listener)
+        if good:
+            converse(fd)
+        else:
+            with pytest.raises(NSPRError, match="SSL_ERROR_UNSUPPORTED_VERSION"):
+                converse(fd)
+        prio.PR_Close(fd)
+    assert far.connections[0].ok is good
+    prio.PR_Close(listener)
+
+
+def test_the_option_alone_enables_nothing() -> None:
+    """Without policy for its suites nothing is different: TLS 1.3 is offered, SSL 3.0 is not."""
+    fd = ssl.SSL_ImportFD(None, prio.PR_NewTCPSocket())
+    settings = settings_of(fd)
+    settings.policies.update((code, ssl.SSL_NOT_ALLOWED) for code in settings.policies if sslproto.SSL_IS_SSL2_CIPHER(code))
+    ssl.SSL_OptionSet(fd, ssl.SSL_ENABLE_SSL2, True)
+    ssl.SSL_VersionRangeSet(fd, (TLS1_2, sslproto.SSL_LIBRARY_VERSION_TLS_1_3))
+    config = settings.client_config()
+    assert (config.min_version, config.max_version) == (TLS1_2, sslproto.SSL_LIBRARY_VERSION_TLS_1_3)
+    prio.PR_Close(fd)
+
+
 def test_a_range_that_begins_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NSS_PK11_SHARE_KEYS_WITH_SSL2")
     listener = listening()

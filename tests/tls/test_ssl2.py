@@ -85,6 +85,59 @@ def test_tls13_cannot_be_offered_beside_it() -> None:
         ClientConfig(min_version=Version.ssl2, suites=SUITES + SSL2_SUITES)
 
 
+GAP: dict[str, Any] = {  # SSL 2.0 and TLS 1.2, nothing between
+    "suites": SUITES + LEGACY_SUITES + SSL2_SUITES,
+    "min_version": Version.ssl2,
+    "oldest_beside_ssl2": Version.tls1_2,
+    "max_version": Version.tls1_2,
+}
+
+
+@pytest.mark.parametrize(
+    ("version", "name"),
+    [
+        (Version.ssl3, "SSL_ERROR_UNSUPPORTED_VERSION"),
+        (Version.tls1_1, "SSL_ERROR_UNSUPPORTED_VERSION"),
+        (Version.tls1_2, None),
+    ],
+)
+def test_what_lies_between_it_and_the_oldest_beside_it_is_not_enabled(
+    version: Version, name: str | None, engine_pki: PKI
+) -> None:
+    shared = replace(drive.identity(engine_pki.server("rsa")), shared_with_ssl2=True)
+    server = drive.server(**GAP, identities=(shared,))
+    old = dict(OLD, min_version=version, max_version=version)
+    server.take(drive.client(**old).give())
+    assert (server.error and server.error.name) == name
+    server = drive.server(**GAP, identities=(shared,))
+    server.take(record(hello()))
+    assert (server.error, server.engine.info.version) == (None, Version.ssl2)
+    client, server = drive.client(**GAP), drive.server(engine_pki.server("rsa"), **old, v2_hello=True)
+    server.take(client.give())
+    client.take(server.give())
+    assert (client.error and client.error.name) == name
+
+
+def test_suites_of_versions_between_are_not_offered() -> None:
+    export = next(suite for suite in LEGACY_SUITES if suite.export and suite.max_version == Version.tls1_0)
+    usable = ClientConfig(**GAP).usable_suites()
+    assert export not in usable
+    assert set(SSL2_SUITES) < set(usable)
+    only_export = ClientConfig(**dict(GAP, suites=(export, *SSL2_SUITES)))
+    assert (only_export.min_version, only_export.max_version) == (Version.ssl2, Version.ssl2)
+
+
+def test_a_server_hello_of_a_version_that_is_none(engine_pki: PKI) -> None:
+    """Between the numbers of SSL 2.0 and 3.0 there are none."""
+    for version in (0x0002, 0x0100, 0x02FF):
+        client = drive.client(**dict(GAP, oldest_beside_ssl2=Version.ssl3))
+        client.give()
+        body = version.to_bytes(2, "big") + bytes(32) + b"\x00\x00\x2f\x00"
+        client.take(b"\x16\x03\x00" + (len(body) + 4).to_bytes(2, "big") + b"\x02" + len(body).to_bytes(3, "big") + body)
+        assert client.error is not None
+        assert client.error.name == "SSL_ERROR_UNSUPPORTED_VERSION"
+
+
 def test_one_key_for_it_and_for_more(engine_pki: PKI) -> None:
     """DROWN."""
     own = drive.identity(engine_pki.server("rsa"))
