@@ -6,10 +6,12 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import ConfigurationError, NSPRError
+from ..tls.codepoints import V
 from ..tls.suites import BY_CODE, Suite
 from ._channel import SSLAuthType
 from ._sslt import SSLKEAType
-from ._suites import EXPORTABLE
+from ._suites import EXPORTABLE, MANUAL
+from .sslproto import SSL_IS_SSL2_CIPHER
 from .types import CERTCertificate
 
 if TYPE_CHECKING:
@@ -45,7 +47,10 @@ class SSLMACAlgorithm(IntEnum):
 
 
 class SSLCipherSuiteInfo(NamedTuple):
-    """A suite (sslt.h).  `symKeyBits`, `symKeySpace`, `effectiveKeyBits`, `macBits`: bits."""
+    """A suite (sslt.h).  `symKeyBits`, `symKeySpace`, `effectiveKeyBits`, `macBits`: bits.
+
+    `authAlgorithm` is as of old, ssl_auth_rsa for whatever has RSA; `authType` tells signing from decrypting, and is
+    ssl_auth_null for export suites, where it may be either."""
 
     cipherSuite: int
     cipherSuiteName: str
@@ -64,20 +69,30 @@ class SSLCipherSuiteInfo(NamedTuple):
     isFIPS: bool
     isExportable: bool
     nonStandard: bool
+    authType: SSLAuthType
 
 
-_ANY_KEA = 7  # ssl_kea_tls13_any
+_ANY_KEA, _HYBRID_KEA = 7, 8  # ssl_kea_tls13_any, ssl_kea_ecdh_hybrid
 
-# By key exchange of the engine's: its name and number, and those of the certificate's key.
-_KEY_EXCHANGES: dict[str, tuple[str, int, str, SSLAuthType]] = {
-    "any": ("TLS 1.3", _ANY_KEA, "TLS 1.3", SSLAuthType.ssl_auth_tls13_any),
-    "rsa": ("RSA", SSLKEAType.ssl_kea_rsa, "RSA", SSLAuthType.ssl_auth_rsa),
-    "rsa_export": ("RSA", SSLKEAType.ssl_kea_rsa, "RSA", SSLAuthType.ssl_auth_rsa),
-    "dhe_rsa": ("DHE", SSLKEAType.ssl_kea_dh, "RSA", SSLAuthType.ssl_auth_rsa),
-    "dhe_dss": ("DHE", SSLKEAType.ssl_kea_dh, "DSA", SSLAuthType.ssl_auth_dsa),
-    "ecdhe_rsa": ("ECDHE", SSLKEAType.ssl_kea_ecdh, "RSA", SSLAuthType.ssl_auth_rsa_sign),
-    "ecdhe_ecdsa": ("ECDHE", SSLKEAType.ssl_kea_ecdh, "ECDSA", SSLAuthType.ssl_auth_ecdsa),
-    "fortezza": ("KEA", SSLKEAType.ssl_kea_fortezza, "KEA", SSLAuthType.ssl_auth_kea),
+_DECRYPTS, _SIGNS = SSLAuthType.ssl_auth_rsa_decrypt, SSLAuthType.ssl_auth_rsa_sign
+
+# By key exchange of the engine's: its name and number, and those of the certificate's key, as of old and as it is.
+_KEY_EXCHANGES: dict[str, tuple[str, int, str, SSLAuthType, SSLAuthType]] = {
+    "any": ("TLS 1.3", _ANY_KEA, "TLS 1.3", SSLAuthType.ssl_auth_tls13_any, SSLAuthType.ssl_auth_tls13_any),
+    "rsa": ("RSA", SSLKEAType.ssl_kea_rsa, "RSA", SSLAuthType.ssl_auth_rsa, _DECRYPTS),
+    "rsa_export": ("RSA", SSLKEAType.ssl_kea_rsa, "RSA", SSLAuthType.ssl_auth_rsa, SSLAuthType.ssl_auth_null),
+    "dhe_rsa": ("DHE", SSLKEAType.ssl_kea_dh, "RSA", SSLAuthType.ssl_auth_rsa, _SIGNS),
+    "dhe_dss": ("DHE", SSLKEAType.ssl_kea_dh, "DSA", SSLAuthType.ssl_auth_dsa, SSLAuthType.ssl_auth_dsa),
+    "ecdhe_rsa": ("ECDHE", SSLKEAType.ssl_kea_ecdh, "RSA", SSLAuthType.ssl_auth_rsa, _SIGNS),
+    "ecdhe_ecdsa": ("ECDHE", SSLKEAType.ssl_kea_ecdh, "ECDSA", SSLAuthType.ssl_auth_ecdsa, SSLAuthType.ssl_auth_ecdsa),
+    "fortezza": ("KEA", SSLKEAType.ssl_kea_fortezza, "KEA", SSLAuthType.ssl_auth_kea, SSLAuthType.ssl_auth_kea),
+}
+
+# By the beginning of a signature scheme's name: what TLS 1.3 proves the server by.
+_SIGNERS: dict[str, SSLAuthType] = {
+    "rsa_pss_pss": SSLAuthType.ssl_auth_rsa_pss,
+    "rsa": _SIGNS,
+    "ecdsa": SSLAuthType.ssl_auth_ecdsa,
 }
 
 # By the beginning of a cipher's name.
@@ -88,14 +103,14 @@ _CIPHERS: dict[str, tuple[str, SSLCipherAlgorithm]] = {
     "DES-EDE3": ("3DES", SSLCipherAlgorithm.ssl_calg_3des),
     "DES": ("DES", SSLCipherAlgorithm.ssl_calg_des),
     "3DES": ("3DES", SSLCipherAlgorithm.ssl_calg_3des),
-    "FORTEZZA": ("FORTEZZA", SSLCipherAlgorithm.ssl_calg_fortezza),
+    "FORTEZZA": ("SKIPJACK", SSLCipherAlgorithm.ssl_calg_fortezza),
     "AES-128-GCM": ("AES-GCM", SSLCipherAlgorithm.ssl_calg_aes_gcm),
     "AES-256-GCM": ("AES-GCM", SSLCipherAlgorithm.ssl_calg_aes_gcm),
     "AES": ("AES", SSLCipherAlgorithm.ssl_calg_aes),
     "ChaCha20": ("CHACHA20POLY1305", SSLCipherAlgorithm.ssl_calg_chacha20),
 }
 # Key bits, key space and effective bits where they differ (sslinfo.c).
-_BITS = {"3DES": (192, 156, 112), "DES": (64, 56, 56), "FORTEZZA": (96, 80, 80)}
+_BITS = {"3DES": (192, 156, 112), "DES": (64, 56, 56), "SKIPJACK": (96, 80, 80)}
 
 _MACS: dict[str, tuple[str, SSLMACAlgorithm, int]] = {
     "": ("AEAD", SSLMACAlgorithm.ssl_mac_aead, 128),
@@ -105,8 +120,9 @@ _MACS: dict[str, tuple[str, SSLMACAlgorithm, int]] = {
     "sha384": ("SHA384", SSLMACAlgorithm.ssl_hmac_sha384, 384),
 }
 
-_FIPS = frozenset({0xFEFF, 0xFEFE, 0x000A, 0x0009, 0x0062, 0x001D})  # of the manual's suites
+_FIPS = frozenset({0xFEFF, 0xFEFE, 0x000A, 0x0009, 0x0062, 0x001D})  # of the manual's suites; of later ones all of AES
 _NON_STANDARD = frozenset({0xFEFF, 0xFEFE})
+_OF_THE_MANUAL = frozenset(row.code for row in MANUAL)
 
 
 def suite_info(code: int) -> SSLCipherSuiteInfo:
@@ -114,13 +130,13 @@ def suite_info(code: int) -> SSLCipherSuiteInfo:
     suite = BY_CODE.get(code)
     if suite is None:
         raise ConfigurationError(f"there is no suite {code:#06x}")
-    kea, kea_number, auth, auth_number = _KEY_EXCHANGES[suite.key_exchange]
+    kea, kea_number, auth, auth_number, auth_type = _KEY_EXCHANGES[suite.key_exchange]
     cipher, cipher_number = next(row for start, row in _CIPHERS.items() if suite.cipher.name.startswith(start))
     bits = _BITS.get(cipher, (suite.key_bits, suite.secret_key_bits, suite.secret_key_bits))
     mac, mac_number, mac_bits = _MACS[suite.mac]
     return SSLCipherSuiteInfo(
         code,
-        suite.nss_name,
+        suite.name if SSL_IS_SSL2_CIPHER(code) else suite.nss_name,
         auth,
         auth_number,
         kea,
@@ -131,9 +147,10 @@ def suite_info(code: int) -> SSLCipherSuiteInfo:
         mac,
         mac_number,
         mac_bits,
-        code in _FIPS or (suite.modern and cipher.startswith("AES")),
+        code in _FIPS or (code not in _OF_THE_MANUAL and cipher.startswith("AES")),
         code in EXPORTABLE,
         code in _NON_STANDARD,
+        auth_type,
     )
 
 
@@ -165,13 +182,19 @@ class SSLChannelInfo(NamedTuple):
 
 
 def channel_info(layer: Connection) -> SSLChannelInfo:
-    """All 0 before the first handshake is complete."""
+    """All 0 before the first handshake is complete, and while SSL_SECURITY is off."""
     info = layer.info
-    if info is None or info.suite is None or info.version is None:
+    if info is None or info.suite is None or info.version is None or not layer.secure:
         return SSLChannelInfo()
     suite = suite_info(info.suite.code)
     created, accessed, expires = layer.session.times
     auth_bits = _key_bits(layer.local_certificate if layer.is_server else next(iter(layer.peer_chain), None))
+    kea_type, auth_type = suite.keaType, suite.authType
+    if info.group is not None:  # whose kind suites of TLS 1.3 do not tell
+        kea_type = _kea_type(info.group.name)
+    if auth_type == SSLAuthType.ssl_auth_tls13_any and info.signature_scheme is not None:
+        name = info.signature_scheme.name
+        auth_type = next((signer for start, signer in _SIGNERS.items() if name.startswith(start)), auth_type)
     return SSLChannelInfo(
         protocolVersion=info.version,
         cipherSuite=info.suite.code,
@@ -181,12 +204,12 @@ def channel_info(layer: Connection) -> SSLChannelInfo:
         lastAccessTime=accessed,
         expirationTime=expires,
         sessionID=layer.session.session_id,
-        extendedMasterSecretUsed=info.extended_master_secret,
-        keaType=suite.keaType,
+        extendedMasterSecretUsed=info.extended_master_secret or info.version == V.tls1_3,  # which always does
+        keaType=kea_type,
         keaGroup=info.group or 0,
         symCipher=suite.symCipher,
         macAlgorithm=suite.macAlgorithm,
-        authType=suite.authAlgorithm,
+        authType=auth_type,
         signatureScheme=info.signature_scheme or 0,
         resumed=info.resumed,
     )
@@ -200,9 +223,15 @@ def _key_bits(cert: CERTCertificate | None) -> int:
 
 
 def _group_bits(name: str) -> int:
-    """From names such as ffdhe2048, secp256r1, x25519."""
+    """From names such as ffdhe2048, secp256r1, x25519, of which NSS says 256."""
     digits = "".join(letter if letter.isdigit() else " " for letter in name).split()
-    return {"25519": 255}.get(digits[0], int(digits[0])) if digits else 0
+    return {"25519": 256}.get(digits[0], int(digits[0])) if digits else 0
+
+
+def _kea_type(group: str) -> int:
+    if group.startswith("ffdhe"):
+        return SSLKEAType.ssl_kea_dh
+    return _HYBRID_KEA if "MLKEM" in group else SSLKEAType.ssl_kea_ecdh
 
 
 ssl_preinfo_version, ssl_preinfo_cipher_suite = 1, 2

@@ -209,7 +209,12 @@ class TestWhatIsKnown:
             info = ssl.SSL_GetChannelInfo(fd)
             assert info.protocolVersion == version
             assert info.authKeyBits == 2048
-            assert info.keaKeyBits in (255, 256)
+            assert info.keaKeyBits == 256
+            assert (info.keaType, info.authType) == (ssl.kt_ecdh, ssl.SSLAuthType.ssl_auth_rsa_sign)
+            assert info.extendedMasterSecretUsed
+            ssl.SSL_OptionSet(fd, ssl.SSL_SECURITY, False)
+            assert ssl.SSL_GetChannelInfo(fd) == ssl.SSLChannelInfo()
+            ssl.SSL_OptionSet(fd, ssl.SSL_SECURITY, True)
             assert not info.resumed
             assert info.creationTime <= info.lastAccessTime
             preliminary = ssl.SSL_GetPreliminaryChannelInfo(fd)
@@ -248,6 +253,34 @@ class TestWhatIsKnown:
         assert server.results == [(HOST, negotiated, 2048)]
         prio.PR_Close(listener)
 
+    @pytest.mark.parametrize(
+        ("ciphers", "kea", "auth"),
+        [
+            ("AES128-SHA", ssl.kt_rsa, ssl.SSLAuthType.ssl_auth_rsa_decrypt),
+            ("DHE-RSA-AES128-SHA", ssl.kt_dh, ssl.SSLAuthType.ssl_auth_rsa_sign),
+            ("ECDHE-RSA-AES128-SHA", ssl.kt_ecdh, ssl.SSLAuthType.ssl_auth_rsa_sign),
+        ],
+    )
+    def test_how_keys_were_agreed_and_by_what_the_server_proved_itself(
+        self, files: Path, ciphers: str, kea: int, auth: int
+    ) -> None:
+        ssl.SSL_CipherPrefSetDefault(sslproto.TLS_RSA_WITH_AES_128_CBC_SHA, True)
+        ssl.SSL_CipherPrefSetDefault(sslproto.TLS_DHE_RSA_WITH_AES_128_CBC_SHA, True)
+        listener = listening()
+
+        def look(fd: PRFileDesc) -> object:
+            ssl.SSL_ForceHandshake(fd)
+            info = ssl.SSL_GetChannelInfo(fd)
+            return info.keaType, info.authType
+
+        context = client_context(files)
+        context.maximum_version = python_ssl.TLSVersion.TLSv1_2
+        context.set_ciphers(f"{ciphers}:@SECLEVEL=0")
+        with OurServer(listener, look) as server:
+            python_client(server.port, context).close()
+        assert server.results == [(kea, auth)]
+        prio.PR_Close(listener)
+
     @pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])
     def test_keying_material_is_the_peers(self, version: str) -> None:
         """RFC 5705 and RFC 8446 section 7.5, by openssl's own exporter."""
@@ -281,6 +314,17 @@ class TestWhatIsKnown:
         assert (export.symKeyBits, export.effectiveKeyBits, export.isExportable) == (128, 40, True)
         fips = ssl.SSL_GetCipherSuiteInfo(sslproto.SSL_RSA_FIPS_WITH_DES_CBC_SHA)
         assert (fips.isFIPS, fips.nonStandard, fips.symKeyBits, fips.effectiveKeyBits) == (True, True, 64, 56)
+        signed = ssl.SSL_GetCipherSuiteInfo(0xC027)  # TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA256
+        assert (signed.authAlgorithm, signed.authType) == (ssl.SSLAuthType.ssl_auth_rsa, ssl.SSLAuthType.ssl_auth_rsa_sign)
+        assert signed.isFIPS
+        assert export.authType is ssl.SSLAuthType.ssl_auth_null
+        assert not ssl.SSL_GetCipherSuiteInfo(0xCCA8).isFIPS  # ChaCha20
+        assert not ssl.SSL_GetCipherSuiteInfo(sslproto.TLS_RSA_WITH_AES_128_CBC_SHA).isFIPS  # in 3.10
+        skipjack = ssl.SSL_GetCipherSuiteInfo(sslproto.SSL_FORTEZZA_DMS_WITH_FORTEZZA_CBC_SHA)
+        assert skipjack.symCipherName == "SKIPJACK"
+        assert (skipjack.symKeyBits, skipjack.symKeySpace, skipjack.effectiveKeyBits) == (96, 80, 80)
+        ssl2 = ssl.SSL_GetCipherSuiteInfo(sslproto.SSL_EN_DES_192_EDE3_CBC_WITH_MD5)
+        assert (ssl2.cipherSuiteName, ssl2.symCipherName) == ("SSL_CK_DES_192_EDE3_CBC_WITH_MD5", "3DES")
         for code in ssl.SSL_ImplementedCiphers:
             assert ssl.SSL_GetCipherSuiteInfo(code).cipherSuite == code
         with pytest.raises(NSPRError, match="SEC_ERROR_INVALID_ARGS"):
