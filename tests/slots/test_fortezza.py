@@ -196,6 +196,17 @@ def test_what_a_connection_had_is_given_back(keys: dict[str, TokenKey], simulato
         assert simulator[label].status().sessions <= before + 1
 
 
+def test_a_card_with_no_room_left(keys: dict[str, TokenKey]) -> None:
+    """A connection has three of the registers that Ks leaves."""
+    kept = [agree(keys["one"], keys["two"]) for _ in range(33)]
+    with pytest.raises(TokenError) as raised:
+        agree(keys["one"], keys["two"])
+    assert (raised.value.name, raised.value.ckr) == ("SEC_ERROR_NO_MEMORY", "CKR_DEVICE_MEMORY")
+    kept.clear()
+    gc.collect()
+    agree(keys["one"], keys["two"])
+
+
 def ciphers(keys: dict[str, TokenKey]) -> list[CardCipher]:
     ours, theirs = agree(keys["one"], keys["two"])
     found = [ours.write, ours.read, theirs.write, theirs.read]

@@ -23,7 +23,7 @@ from nss_pk11.tls.config import ClientConfig, ServerConfig
 from nss_pk11.tls.engine import Engine
 from nss_pk11.tls.suites import BY_NAME, FORTEZZA_SUITES, Suite
 
-from .peers import Task, socket_pair
+from ..peers import Task, socket_pair
 
 if TYPE_CHECKING:
     from pk11_tokens import RunningSimulator
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from nss_pk11.tls.session import Session
     from nss_pk11.tls.waits import Operation
 
-    from ..support.pki import PKI
+    from ...support.pki import PKI
 
 PIN = "123456"
 CBC = BY_NAME["SSL_FORTEZZA_DMS_WITH_FORTEZZA_CBC_SHA"]
@@ -177,6 +177,23 @@ class Pair:
             for engine in (self.server, self.client):
                 self.pass_on(engine)
                 self.run(engine)
+
+
+def operations(holder: Holder) -> list[tuple[str, str]]:
+    """What the card was asked to do, but for records and its housekeeping."""
+    wanted = (
+        "C_DeriveKey",
+        "C_GenerateKey",
+        "C_WrapKey",
+        "C_UnwrapKey",
+        "C_EncryptInit",
+        "C_DecryptInit",
+        "C_SignInit",
+        "C_SetOperationState",
+    )
+    calls = [call for call in holder.simulator.calls() if call["function"] in wanted]
+    assert {call["result"] for call in calls} <= {"CKR_OK"}
+    return [(call["function"], call["arguments"]["mechanism"]) for call in calls]
 
 
 ALL = [(version, suite) for version in (Version.ssl3, Version.tls1_0) for suite in FORTEZZA_SUITES]

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ..support.command import Serve, connect, run
-from .fortezza import PIN, card
+from ...support.command import Serve, connect, run
+from . import PIN, card
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pk11_tokens import RunningSimulator, TokenControl
 
-    from ..support.pki import PKI
-    from ..support.softhsm import SoftHSM
+    from ...support.pki import PKI
+    from ...support.softhsm import SoftHSM
 
 SUITES = ("--min", "ssl3", "--suites", "FORTEZZA")
 

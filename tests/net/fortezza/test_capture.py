@@ -11,8 +11,8 @@ import pytest
 from nss_pk11.tls.codepoints import Version
 from nss_pk11.tls.suites import BY_NAME
 
-from ..support.require import require
-from .fortezza import Holder, Pair, card
+from ...support.require import require
+from . import Holder, Pair, card
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from nss_pk11.tls.suites import Suite
 
-    from ..support.pki import PKI
+    from ...support.pki import PKI
 
 PORTS = 40000, 4433  # client, server
 RAW_IP = 101  # LINKTYPE_RAW
