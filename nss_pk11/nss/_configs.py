@@ -9,11 +9,13 @@ import os
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import ConfigurationError, NSPRError
 from ..net.purposes import PURPOSES
 from ..net.stepdown import step_down
+from ..sessions.shared_layout import MAX_SSL3_TIMEOUT
 from ..tls.codepoints import SignatureScheme, Version
 from ..tls.config import DEFAULT_GROUPS, DEFAULT_SCHEMES, ClientConfig, ServerConfig
 from ..tls.signatures import allowed_in
@@ -110,6 +112,8 @@ def _server(settings: Settings, client_auth: ClientAuth, tickets: Tickets | None
         renegotiation=SERVER_MODES[settings.options[o.SSL_ENABLE_RENEGOTIATION]],
         tickets=tickets,
         session_ids=not settings.no_cache,
+        session_lifetime=MAX_SSL3_TIMEOUT,  # the cache has limits of its own
+        context=_sessions_of(served),
         resume_without_certificate=settings.options[o.SSL_REQUIRE_CERTIFICATE] != o.SSL_REQUIRE_NO_ERROR,
         rollback_detection=settings.on(o.SSL_ROLLBACK_DETECTION),
         step_down=None if settings.on(o.SSL_NO_STEP_DOWN) else step_down,
@@ -176,6 +180,12 @@ def _groups(settings: Settings) -> tuple[Group, ...]:
 
 
 # --- server ----------------------------------------------------------------------------------------------------------
+
+
+def _sessions_of(served: tuple[Identity, ...]) -> bytes:
+    """Marks sessions as made by whoever serves these certificates: they are no other server's, though all share a cache."""
+    leaves = sorted(sha256(b"".join(identity.chain[:1])).digest() for identity in served)
+    return sha256(b"".join(leaves)).digest()[:16]
 
 
 def _served(suites: Iterable[Suite], served: tuple[Identity, ...]) -> tuple[Suite, ...]:

@@ -280,6 +280,7 @@ class SessionInUse:
         self._layer: Connection = weakref.proxy(layer)  # whose own this is: no cycle, so nothing waits for the collector
         self._offered: Session | None = None
         self._current: Session | None = None
+        self._peer: Peer | None = None
         self._given: list[Session] = []  # and cached: in TLS 1.3 several
         self._invalid = False
         self._address_of_peer: PRNetAddr | None = None
@@ -305,7 +306,7 @@ class SessionInUse:
 
     # --- client ---
 
-    def _peer(self) -> Peer | None:
+    def _peer_of_now(self) -> Peer | None:
         """Where sessions are found; None where there are none to be."""
         settings = self._layer.settings
         if not settings.url or settings.no_cache:
@@ -314,8 +315,8 @@ class SessionInUse:
         return (address.ip, address.port, settings.peer_id or "", settings.url) if address is not None else None
 
     def look_up(self) -> Session | None:
-        """One to offer."""
-        peer = self._peer()
+        """One to offer.  What the handshake gives is found by the settings of now, by which the server is judged."""
+        peer = self._peer = self._peer_of_now()
         found = _clients.cache.lookup(*peer) if peer is not None else None
         _count("sch_sid_cache_hits" if found else "sch_sid_cache_misses")
         if found is not None and found.ticket:
@@ -327,8 +328,8 @@ class SessionInUse:
         """The server has given one."""
         self._current = session
         self.session_id = session.session_id
-        peer = self._peer()
-        if peer is None or self._invalid:
+        peer = self._peer
+        if peer is None or self._invalid or self._layer.settings.no_cache:
             return
         if session.version != V.tls1_3:
             self._given.clear()
@@ -337,6 +338,7 @@ class SessionInUse:
 
     def offered_again(self) -> Session | None:
         """For another handshake of this connection."""
+        self._peer = self._peer_of_now()
         return self._current or self._offered
 
     # --- server ---

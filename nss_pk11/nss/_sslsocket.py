@@ -128,7 +128,8 @@ class SSLLayer(Connection):
         if self.is_server:
             config = self._server_config(first=False)
         else:
-            config = self._client_config(self.session.offered_again() if resume else None)
+            known = self.session.offered_again()
+            config = self._client_config(known if resume else None)
         self.begin_again(lambda engine: engine.renegotiate(resume=resume, config=config))
 
     def request_certificate(self) -> None:
