@@ -115,5 +115,5 @@ def SSL_SetTrustAnchors(fd: PRFileDesc, certList: list[CERTCertificate] | None) 
     settings = settings_of(fd)
     if certList is None:
         raise ConfigurationError("there is no list of CAs")
-    settings.trust_anchors = tuple(certList)
+    settings.trust_anchors = tuple(dict.fromkeys(cert.derSubject for cert in certList))
     settings.changed()

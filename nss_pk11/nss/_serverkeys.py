@@ -301,7 +301,8 @@ def client_authorities(settings: Settings) -> tuple[bytes, ...]:
     found = settings.trust_anchors
     if found is None:
         trusted = TrustFlags.trusted_client_ca
-        found = tuple(cert for cert in wrap_all(instances()) if _trust.trust_of(cert)[0] & trusted)
+        trusting = (cert for cert in wrap_all(instances()) if _trust.trust_of(cert)[0] & trusted)
+        found = tuple(dict.fromkeys(cert.derSubject for cert in trusting))
     if not found:
         raise NSPRError("no CA is trusted for clients", name="SSL_ERROR_NO_TRUSTED_SSL_CLIENT_CA")
-    return tuple(dict.fromkeys(cert.derSubject for cert in found))
+    return found

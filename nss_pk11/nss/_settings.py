@@ -57,7 +57,7 @@ class Settings:
         self.schemes: tuple[SignatureScheme, ...] | None = None
         self.alpn: tuple[str, ...] = ()
         self.additional_key_shares: int | None = None
-        self.trust_anchors: tuple[CERTCertificate, ...] | None = None
+        self.trust_anchors: tuple[bytes, ...] | None = None  # DER names; None: the CAs that the database trusts
         self.auth_certificate: Hook | None = None
         self.bad_cert: Hook | None = None
         self.client_auth_data: Hook | None = None
@@ -92,9 +92,10 @@ class Settings:
         return known[key]
 
     def forget(self) -> None:
-        """The socket is closed: give certificates and keys back."""
+        """The socket is closed: give certificates and keys back, and what was for callbacks, which may be such too."""
         self.servers = {}
-        self.trust_anchors = None
+        self.auth_certificate = self.bad_cert = self.client_auth_data = self.handshake = self.sni_socket_config = None
+        self.pin_arg = None
         self.changed()
 
     # --- what is asked often -------------------------------------------------------------------------------------------

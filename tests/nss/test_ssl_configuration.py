@@ -10,6 +10,7 @@ from nss_pk11.nss import cert as certs
 from nss_pk11.nss import nss, pk11pub, prio, secerr, ssl, sslerr, sslproto
 from nss_pk11.nss._layers import PRFileDesc
 from nss_pk11.nss._settings import Settings
+from nss_pk11.nss._state import state
 from nss_pk11.nss.types import PK11SlotInfo
 from nss_pk11.sessions.tickets import TicketKeys
 from nss_pk11.tls.codepoints import Group, SignatureScheme, Version
@@ -259,8 +260,22 @@ def test_nobody_is_trusted_for_clients(fd: PRFileDesc) -> None:
     ssl.SSL_SetTrustAnchors(fd, [])
     assert fails(server_config, fd=fd) == "SSL_ERROR_NO_TRUSTED_SSL_CLIENT_CA"
     named = pk11pub.PK11_FindCertFromNickname("p256")
-    ssl.SSL_SetTrustAnchors(fd, [named])
-    assert server_config(fd).authorities == (named.derSubject,)
+    subject = named.derSubject
+    ssl.SSL_SetTrustAnchors(fd, [named, named])
+    certs.CERT_DestroyCertificate(named)
+    assert server_config(fd).authorities == (subject,)
+
+
+def test_sockets_hold_no_trust_anchors_and_closed_ones_nothing_for_callbacks(kinds: Tools) -> None:
+    """An open socket keeps the names alone, as in C."""
+    fd = new()
+    ssl.SSL_SetTrustAnchors(fd, [pk11pub.PK11_FindCertFromNickname("p256")])
+    assert not state.held()
+    ssl.SSL_GetClientAuthDataHook(fd, ssl.NSS_GetClientAuthData, pk11pub.PK11_FindCertFromNickname("rsa"))
+    ssl.SSL_SetPKCS11PinArg(fd, pk11pub.PK11_GetInternalKeySlot())
+    assert len(state.held()) == 2
+    prio.PR_Close(fd)
+    nss.NSS_Shutdown()
 
 
 @pytest.mark.parametrize(
