@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from hashlib import sha256
@@ -25,6 +26,14 @@ KEY = {"label": "www", "kind": "p256"}
 CARD = {"label": "card", "key": [KEY]}
 DATA = sha256(b"what is signed").digest()
 LONGEST = 8192  # of signatures
+DEADLINE = 30.0  # seconds: bounds what hangs
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + DEADLINE
+    while not condition():
+        assert time.monotonic() < end, "it never came"
+        time.sleep(0.005)
 
 
 class Refused(Exception):
