@@ -104,7 +104,7 @@ def PK11_FindCertsFromNickname(nickname: str, wincx: object = None) -> list[CERT
     found = _by_uri(nickname) if nickname.lower().startswith("pkcs11:") else _by_nickname(nickname, wincx)
     if not found:
         raise NotFound(f"there is no certificate {nickname!r}", name="SEC_ERROR_UNKNOWN_CERT")
-    return sorted(found, key=_preference, reverse=True)
+    return sorted(found, key=preference, reverse=True)
 
 
 def _by_nickname(nickname: str, wincx: object) -> list[CERTCertificate]:
@@ -124,7 +124,8 @@ def _by_uri(uri: str) -> list[CERTCertificate]:
     return list(wrap_all((slot, item) for slot, item in instances() if (item.token, item.der) in named))
 
 
-def _preference(cert: CERTCertificate) -> tuple[bool, datetime, datetime]:
+def preference(cert: CERTCertificate) -> tuple[bool, datetime, datetime]:
+    """Which of several is the best, by `max`: valid now, then the newest."""
     start, end = cert.validity
     return start <= datetime.now(UTC) <= end, start, end
 

@@ -23,7 +23,7 @@ from ..net.identity import make_identity
 from . import _sidcaches, _trust
 from ._channel import SSLAuthType
 from ._layers import PRFileDesc
-from ._objects import instances, wrap_all
+from ._objects import instances, preference, wrap_all
 from ._settings import Settings, settings_of
 from ._sslt import SSL_NO_STEP_DOWN, SSLKEAType
 from ._suites import RSA_EXPORT
@@ -274,16 +274,17 @@ def SSL_SetStapledOCSPResponses(fd: PRFileDesc, responses: Sequence[bytes] | Non
 
 
 def chain_of(cert: CERTCertificate) -> tuple[bytes, ...]:
-    """A certificate and its issuers as far as they lie on tokens, DER, leaf first."""
+    """A certificate and its issuers as far as they lie on tokens, DER, leaf first.  Of those of one issuer the best is taken: a
+    CA's renewed certificate may lie beside the old."""
     known: dict[bytes, list[CERTCertificate]] = {}
     for other in wrap_all(instances()):
         known.setdefault(other.derSubject, []).append(other)
     chain = [cert]
-    while len(chain) < 20 and chain[-1].derIssuer != chain[-1].derSubject:
-        issuer = next((other for other in known.get(chain[-1].derIssuer, ()) if _issued(other, chain[-1])), None)
-        if issuer is None:
+    while chain[-1].derIssuer not in {item.derSubject for item in chain}:  # its own, or CAs certify each other
+        issuers = [other for other in known.get(chain[-1].derIssuer, ()) if _issued(other, chain[-1])]
+        if not issuers:
             break
-        chain.append(issuer)
+        chain.append(max(issuers, key=preference))
     return tuple(item.derCert for item in chain)
 
 

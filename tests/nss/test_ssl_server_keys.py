@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
@@ -15,7 +17,7 @@ from nss_pk11.nss import keyhi, nss, pk11pub, prio, ssl
 from nss_pk11.nss._layers import PRFileDesc
 from nss_pk11.nss.ssl import SSLAuthType, SSLExtraServerCertData, SSLKEAType
 from nss_pk11.tls.codepoints import Version
-from tests.certs.issuing import key_usage, make
+from tests.certs.issuing import CA, key_usage, make
 from tests.db.tools import Tools
 from tests.nss.kinds import exchanges, fails, names, new, pair, refused, serve, server_config, settings_of
 
@@ -171,6 +173,30 @@ def test_the_chain_comes_from_the_database(fd: PRFileDesc) -> None:
     assert served[0] == pk11pub.PK11_FindCertFromNickname("rsa").derCert
     ca = pk11pub.PK11_FindCertFromNickname("ca")
     assert settings_of(fd).chain_of(pk11pub.PK11_FindCertFromNickname("rsa"))[1:] == (ca.derCert,)
+
+
+def test_of_an_issuers_certificates_the_one_that_is_valid_is_sent(factory_settings: None, tmp_path: Path) -> None:
+    """Whichever came first; and two CAs that certify each other are sent once each."""
+    now, day = datetime.now(UTC), timedelta(days=1)
+    root = make("root", None, CA, start=now - 9 * day, end=now + day)
+    old = make("between", root, CA, start=now - 9 * day, end=now - day)
+    new = make("between", root, CA, start=now - day, end=now + day, key=old.key)
+    newer = make("between", root, CA, start=now + day, end=now + 9 * day, key=old.key)
+    leaf = make("leaf", new, kind="p256", start=now - day, end=now + day)
+    crossed = make("root", new, CA, start=now, end=now + day, key=root.key)
+    for order in ((old, new, newer), (newer, new, old)):
+        home = tmp_path / order[0].certificate.serial_number.to_bytes(20).hex()
+        home.mkdir()
+        nss.NSS_InitReadWrite(f"sql:{home}")
+        slot = pk11pub.PK11_GetInternalKeySlot()
+        for number, one in enumerate((*order, leaf, crossed)):
+            pk11pub.PK11_ImportDERCert(slot, one.der, None, f"{one.certificate.subject.rfc4514_string()} {number}")
+        fd = ssl.SSL_ImportFD(None, prio.PR_NewTCPSocket())
+        found = certs.CERT_FindCertByDERCert(None, leaf.der)
+        assert settings_of(fd).chain_of(found) == (leaf.der, new.der, crossed.der)
+        prio.PR_Close(fd)
+        del slot, found
+        nss.NSS_Shutdown()
 
 
 def test_the_chain_may_be_given(fd: PRFileDesc) -> None:
