@@ -43,6 +43,7 @@ REFUSED = {
     "-n localhost -p PORT -c :XYZW": 9,
     "-n localhost -p PORT -c :0000": 9,
     "-n localhost -p PORT -c 1": 9,
+    "-n x -p 65536": 7,
 }
 
 
@@ -146,9 +147,13 @@ def test_signals(number: signal.Signals, ours: Programs, tmp_path: Path) -> None
 
 
 def test_blocks_and_logs(ours: Programs, theirs: Programs) -> None:
-    with ours.selfserv("-g", "4", "-L", "1", "-D", "-m", "-t", "3", "-Q") as server:
-        assert len(theirs.tstclnt(server.port).out) == len(ANSWER + REQUEST) + 5 * 16384
-        server.process.wait_for(r"^\d+\.\d\d ops/second, 3 threads$")
+    """With blocks the bytes of a second, with none the connections."""
+    for programs in (ours, theirs):
+        with programs.selfserv("-g", "4", "-L", "1", "-D", "-m", "-t", "3", "-Q") as server:
+            assert len(theirs.tstclnt(server.port).out) == len(ANSWER + REQUEST) + 5 * 16384
+            server.process.wait_for(r"^Conn\.--------App Data\n(?:.*\n)*(?:    |   \d)       0\.\d\d\d MB/s$")
+        with programs.selfserv("-L", "1", "-t", "3") as server:
+            server.process.wait_for(r"^\d+\.\d\d ops/second, 3 threads$")
 
 
 # --- handshakes --------------------------------------------------------------------------------------------------------------
@@ -262,8 +267,10 @@ def test_several_processes(ours: Programs, theirs: Programs) -> None:
         assert b"39 cache hits; 1 cache misses" in done.out
         status, output = server.end()
         assert status == 0
-        assert "killing children (3)" in output
-        assert output.count("exited with exit code") == 3
+        assert "SIG_USER: Parent got sig_user, killing children (3).\n" in output
+        assert re.findall(r"^Child \d exited with exit code 109$", output, re.MULTILINE) == [
+            f"Child {number} exited with exit code 109" for number in (3, 2, 1)
+        ]
     deadline = time.monotonic() + TIMEOUT
     while accepts(server.port):
         assert time.monotonic() < deadline

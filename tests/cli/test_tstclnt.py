@@ -22,6 +22,8 @@ REFUSED = [
     "-%",
     "word",
     "-h x -p 0",
+    "-h x -p 65536",
+    "-h x -p port",
     "-h x -V foo",
     "-h x -V tls1.3:tls1.2",
     "-h x -4 -6",
@@ -112,6 +114,7 @@ def test_what_is_told(version: str, server: Server, ours: Programs, theirs: Prog
         (["-K", "-V", "tls1.2:tls1.2"], 254, "SSL_ERROR_INAPPROPRIATE_FALLBACK_ALERT"),
         (["-G", "-e", "-H", "-s", "-U", "-g", "-B", "-Z"], 0, ""),
         (["-A", "/nowhere"], 1, ""),
+        (["-L", "1 connection", "-m", "0x"], 0, ""),
         (["-W", "/nowhere"], 0, ""),
     ],
     ids=str,
@@ -131,6 +134,27 @@ def test_strangers(ours: Programs, theirs: Programs) -> None:
             assert "Bad server certificate: -8179" in programs.tstclnt(server.port, "-o").err
     for programs in (ours, theirs):
         assert programs.tstclnt(server.port, status=1).error == "PR_CONNECT_REFUSED_ERROR"
+
+
+def test_numbers_are_those_of_c(theirs: Programs, ours: Programs) -> None:
+    """A port of 17 bits is that of its last 16, and letters after it are nothing."""
+    with theirs.selfserv() as server:
+        for port in (str(server.port + 65536), f"{server.port}/tcp", f" {server.port}"):
+            for programs in (ours, theirs):
+                arguments = ("-h", "localhost", "-p", port, "-d", f"sql:{ours.directory}", "-A", ours.request)
+                assert programs.run("tstclnt", *arguments, status=0).out.startswith(ANSWER)
+
+
+def test_a_request_that_is_none(server: Server, ours: Programs, theirs: Programs, tmp_path: Path) -> None:
+    """-A: a directory."""
+    for programs in (ours, theirs):
+        assert programs.tstclnt(server.port, "-A", tmp_path, status=1).out == b""
+
+
+def test_two_families(ours: Programs, theirs: Programs) -> None:
+    """Of which there can be one: the usage, and nothing before it."""
+    for programs in (ours, theirs):
+        assert programs.run("tstclnt", "-h", "x", "-4", "-6", status=1).err.startswith("Usage:")
 
 
 def test_ping(server: Server, ours: Programs) -> None:

@@ -152,12 +152,19 @@ def _send_file(server: Server, fd: PRFileDesc, path: Path) -> None:
 
 def _send_blocks(server: Server, fd: PRFileDesc, total: int) -> None:
     """-g: for ever where `total` is 0, else until all connections together have more than that."""
-    while True:
-        PR_Write(fd, BLOCK)
-        with server.lock:
-            server.blocks_sent += 1
-            if total and server.blocks_sent > total:
-                return
+    try:
+        enough = False
+        while not enough:
+            PR_Write(fd, BLOCK)
+            with server.lock:
+                server.blocks_sent += 1
+                server.bytes_sent += len(BLOCK)
+                enough = 0 < total < server.blocks_sent
+    except NSPRError as error:  # for ever ends so
+        if server.blocks_sent <= total:
+            complain(PROGRAM, "PR_Write", error)
+    with server.lock:
+        server.connections -= 1
 
 
 def _ask_for_certificate(server: Server, fd: PRFileDesc) -> None:

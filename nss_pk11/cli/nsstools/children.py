@@ -15,6 +15,7 @@ from .report import say, step
 
 CACHE = "SSL_INHERITANCE"  # the environment's variable in which SSL_ConfigMPServerSIDCache says where the cache is
 LISTENER = "SELFSERV_LISTEN_SOCKET"
+SIGNALLED = 256  # what PR_WaitProcess adds to the number of the signal that ended a process
 
 
 def is_child() -> bool:
@@ -62,13 +63,13 @@ class _Family:
     def add(self, command: list[str], environment: dict[str, str]) -> None:
         self._children.append(subprocess.Popen(command, env=environment, close_fds=False))
         if self._signal:  # it came before the child was known
-            self._children[-1].terminate()
+            self._children[-1].kill()
 
     def wait(self) -> None:
         """Until all have ended."""
         while self._children:
             status = self._children[-1].wait()
-            say(f"Child {len(self._children)} exited with exit code {status & 0xFF:x}")
+            say(f"Child {len(self._children)} exited with exit code {status if status >= 0 else SIGNALLED - status:x}")
             self._children.pop()
 
     def _end(self, number: int, frame: object) -> None:
@@ -76,7 +77,7 @@ class _Family:
         if number == signal.SIGUSR1:
             say(f"SIG_USER: Parent got sig_user, killing children ({len(self._children)}).")
         for child in list(self._children):
-            child.terminate()
+            child.kill()  # as PR_KillProcess
 
     def __enter__(self) -> None:
         for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT):

@@ -24,7 +24,11 @@ def standard_input() -> PRFileDesc:
 
 def file(path: str) -> PRFileDesc:
     """Raises OSError."""
-    return _fed_from(os.open(path, os.O_RDONLY))
+    number = os.open(path, os.O_RDONLY)
+    if stat.S_ISDIR(os.fstat(number).st_mode):
+        os.close(number)
+        raise IsADirectoryError(path)
+    return _fed_from(number)
 
 
 def _fed_from(number: int) -> PRFileDesc:

@@ -137,7 +137,7 @@ _FIELDS = words.Fields(
         "2": "full_duplex", "A": "stapling_ca", "P": "prefix", "c": "suites", "d": "directory", "i": "pid_file",
         "k": "expected_name",
     },
-    numbers={"C": "cache_entries", "U": "reuse_ecdhe", "g": "blocks", "p": "port"},
+    numbers={"C": "cache_entries", "U": "reuse_ecdhe", "g": "blocks"},
     counts={"r": "requests", "v": "verbose"},
 )  # fmt: skip
 _IGNORED = frozenset("lsy")
@@ -159,6 +159,7 @@ _VALUES: dict[str, tuple[str, Callable[[str], object]]] = {
     "J": ("schemes", words.schemes),
     "L": ("log_seconds", lambda text: seconds if (seconds := words.number(text)) > 0 else 30),
     "M": ("processes", _bounded(1, MOST_PROCESSES)),
+    "p": ("port", words.port),
     "t": ("threads", _bounded(FEWEST_THREADS, MOST_THREADS)),
     "x": ("exporters", words.exporters),
 }
@@ -293,7 +294,7 @@ def _run(settings: Settings, arguments: list[str]) -> int:
     if settings.processes > 1 and not child:
         return children.parent(arguments, settings.processes, settings.cache_entries, lambda: _listen(settings))
     _open_databases(settings)
-    if settings.suites:
+    if settings.suites is not None:
         _choose_suites(settings.suites)
     else:
         usual_suites()

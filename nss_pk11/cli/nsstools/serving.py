@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import queue
 import signal
 import threading
@@ -69,6 +70,7 @@ if TYPE_CHECKING:
     from .selfserv import Settings
 
 PROGRAM = "selfserv"
+LINES_BELOW_HEADING, MEGABYTE = 20, 1 << 20  # of -g with -L
 HTTP_1_1 = b"\x08http/1.1"
 
 
@@ -81,14 +83,15 @@ class Certificate(NamedTuple):
 
 
 class Server:
-    """Ended by SIGUSR1 from now on.  `connections`: how many there were; `wrong_name`: a client asked for another than that of
-    -k."""
+    """Ended by SIGUSR1 from now on.  `connections`: how many there were, or with -g how many there are; `wrong_name`: a client
+    asked for another than that of -k."""
 
     def __init__(self, settings: Settings, certificates: list[Certificate]) -> None:
         self.settings = settings
         self.wrong_name = False
         self.connections = 0
         self.blocks_sent = 0
+        self.bytes_sent = 0  # in blocks, since the last line of -L
         self.lock = threading.Lock()
         self._certificates = certificates
         self._stopping = threading.Event()
@@ -267,7 +270,8 @@ class Server:
                 complain(PROGRAM, "PR_Accept", error)
                 self._stopping.set()
             return
-        self.connections += 1
+        with self.lock:
+            self.connections += 1
         try:
             _set(fd, PR_SockOpt_Nonblocking, False)
             if self.settings.no_delay:
@@ -288,11 +292,19 @@ class Server:
             del fd
 
     def _log(self, seconds: int) -> None:
-        """-L: how many connections a second."""
+        """-L: how many connections a second; with -g, how many there are, and how much they get a second."""
         before, since = self.connections, time.monotonic()
-        while not self._stopping.wait(seconds):
+        for number in itertools.count():
+            if self._stopping.wait(seconds):
+                return
             now, count = time.monotonic(), self.connections
-            print(f"{(count - before) / (now - since):.2f} ops/second, {self.settings.threads} threads", flush=True)
+            if self.settings.blocks is None:
+                print(f"{(count - before) / (now - since):.2f} ops/second, {self.settings.threads} threads", flush=True)
+            else:
+                with self.lock:
+                    sent, self.bytes_sent = self.bytes_sent, 0
+                heading = "" if number % LINES_BELOW_HEADING else "Conn.--------App Data\n"
+                print(f"{heading}{count or '':>4}       {sent / ((now - since) * MEGABYTE):5.3f} MB/s", flush=True)
             before, since = count, now
 
 

@@ -10,6 +10,8 @@ import itertools
 import os
 import sys
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -44,6 +46,7 @@ from ...nss.ssl import (
     SECSuccess,
     SSL_AuthCertificateHook,
     SSL_BadCertHook,
+    SSL_CipherPrefSetDefault,
     SSL_ClearSessionCache,
     SSL_GetClientAuthDataHook,
     SSL_GetStatistics,
@@ -65,10 +68,10 @@ from ...nss.ssl import (
     SSLVersionRange,
 )
 from . import report, words
-from .hosts import look_up, only_suites, usual_suites
+from .hosts import known, look_up, no_suites, usual_suites
 from .identity import Identity
 from .passwords import Passwords, module_password
-from .report import say, warn
+from .report import Fatal, print_error, say, step, warn
 from .sidechannel import authenticate
 
 PROGRAM = "strsclnt"
@@ -78,7 +81,10 @@ READ_SIZE = 4096 * 8
 MOST_THREADS = 128
 LONGEST_PAUSE = 40.0  # seconds between two tries of a server that is not there, with -q
 
-_ANSWER = b"HTTP/1.0 200 OK\r\nContent-type: text/plain\r\n\r\n"
+_ANSWER = (
+    b"HTTP/1.0 200 OK\r\nServer: Netscape-Enterprise/2.0a\r\nDate: Tue, 26 Aug 1997 22:10:05 GMT\r\n"
+    b"Content-type: text/plain\r\n\r\n"
+)
 
 USAGE = f"""\
 Usage: {PROGRAM} [-n nickname] [-p port] [-d dbdir] [-c connections]
@@ -98,7 +104,7 @@ Usage: {PROGRAM} [-n nickname] [-p port] [-d dbdir] [-c connections]
 
 @dataclass
 class Settings:
-    """What the flags say."""
+    """What the flags say.  `options`: what is switched on, and how NSS's program calls that."""
 
     host: str = ""
     port: int = 443
@@ -112,7 +118,7 @@ class Settings:
     sni: str | None = None
     file: str | None = None
     full_percentage: int | None = None
-    options: dict[int, int] = field(default_factory=dict)
+    options: dict[int, str] = field(default_factory=dict)
     no_delay: bool = False
     quit_when_gone: bool = False
     go_on: bool = False
@@ -126,11 +132,15 @@ class Settings:
         return SSL_NO_CACHE in self.options
 
 
-_OPTIONS = {"N": SSL_NO_CACHE, "T": SSL_ENABLE_OCSP_STAPLING, "u": SSL_ENABLE_SESSION_TICKETS}
+_OPTIONS = {
+    "N": (SSL_NO_CACHE, "SSL_OptionSet SSL_NO_CACHE"),
+    "T": (SSL_ENABLE_OCSP_STAPLING, "SSL_OptionSet SSL_ENABLE_OCSP_STAPLING"),
+    "u": (SSL_ENABLE_SESSION_TICKETS, "SSL_OptionSet SSL_ENABLE_SESSION_TICKETS"),
+}
 _FIELDS = words.Fields(
     switches={"D": "no_delay", "i": "go_on", "q": "quit_when_gone"},
     texts={"C": "suites", "a": "sni", "d": "directory", "f": "file", "n": "nickname", "": "host"},
-    numbers={"P": "full_percentage", "c": "connections", "p": "port", "t": "threads"},
+    numbers={"P": "full_percentage", "c": "connections", "t": "threads"},
     counts={"o": "overlook", "v": "verbose"},
 )  # fmt: skip
 _NOTED = {
@@ -159,25 +169,41 @@ def _take(settings: Settings, flag: str, value: str) -> None:
     if _FIELDS.take(settings, flag, value):
         return
     if flag in _OPTIONS:
-        settings.options[_OPTIONS[flag]] = 1
-    elif flag == "V":
-        settings.versions = words.version_range(value, settings.versions)
-    elif flag == "J":
-        settings.schemes = words.schemes(value)
-    elif flag in "46":
-        settings.families = words.only_family(settings.families, flag)
-    elif flag == "w":
-        settings.passwords = Passwords(plain=value)
-    elif flag == "W":
-        settings.passwords = Passwords(file=value)
+        option, what = _OPTIONS[flag]
+        settings.options[option] = what
+    elif flag in _VALUES:
+        name, read = _VALUES[flag]
+        setattr(settings, name, read(settings, value))
     elif flag in _NOTED:
         say(f"{PROGRAM}: -{flag}: {_NOTED[flag]}")
+
+
+ONE_FAMILY = "Only one of [-4, -6] can be specified."
+# Flags whose value becomes a field's.
+_VALUES: dict[str, tuple[str, Callable[[Settings, str], object]]] = {
+    "4": ("families", lambda settings, _: words.only_family(settings.families, "4", ONE_FAMILY)),
+    "6": ("families", lambda settings, _: words.only_family(settings.families, "6", ONE_FAMILY)),
+    "J": ("schemes", lambda _, text: words.schemes(text)),
+    "V": ("versions", lambda settings, text: words.version_range(text, settings.versions)),
+    "W": ("passwords", lambda _, text: Passwords(file=text)),
+    "p": ("port", lambda _, text: words.port(text)),
+    "w": ("passwords", lambda _, text: Passwords(plain=text)),
+}
+
+
+def _payload(file: str | None) -> bytes:
+    """What -f sends: nothing, and so no file, where there is none to read or nothing in it."""
+    with suppress(OSError):
+        content = Path(file).read_bytes() if file else b""
+        return _ANSWER + content if content else b""
+    return b""
 
 
 class Client:
     """All connections.  `tested`: server certificates that were looked at; `failed`: something went wrong on the way."""
 
     def __init__(self, settings: Settings) -> None:
+        """Raises BadFlags for a certificate that is not there."""
         self.settings = settings
         self.tested = 0
         self.failed = False
@@ -190,21 +216,28 @@ class Client:
         self._peer_ids = itertools.count(1)
         self._last_full = 0  # peer id of the last full handshake
         self._identity = Identity(settings.nickname, settings.passwords)
-        self._payload = _ANSWER + Path(settings.file).read_bytes() if settings.file else b""
+        self._payload = _payload(settings.file)
 
     # --- the model, and what it asks ---------------------------------------------------------------------------------------
 
     def model(self, address: PRNetAddr) -> PRFileDesc:
-        """A socket with all settings, for the others to copy."""
+        """A socket with all settings, for the others to copy.  Raises Fatal."""
         settings = self.settings
-        fd = SSL_ImportFD(None, PR_OpenTCPSocket(address.family))
-        SSL_VersionRangeSet(fd, settings.versions)
+        with step("PR_OpenTCPSocket for model socket"):
+            fd = PR_OpenTCPSocket(address.family)
+        with step("SSL_ImportFD"):
+            fd = SSL_ImportFD(None, fd)
+        with step("error setting SSL/TLS version range "):
+            SSL_VersionRangeSet(fd, settings.versions)
         if settings.schemes:
-            SSL_SignatureSchemePrefSet(fd, settings.schemes)
-        for option, value in settings.options.items():
-            SSL_OptionSet(fd, option, value)
+            with step("SSL_SignatureSchemePrefSet"):
+                SSL_SignatureSchemePrefSet(fd, settings.schemes)
         if self._payload:
-            SSL_OptionSet(fd, SSL_ENABLE_FDX, 1)
+            with step("SSL_OptionSet SSL_ENABLE_FDX"):
+                SSL_OptionSet(fd, SSL_ENABLE_FDX, True)
+        for option, what in settings.options.items():
+            with step(what):
+                SSL_OptionSet(fd, option, True)
         SSL_SetPKCS11PinArg(fd, settings.passwords)
         SSL_SetURL(fd, settings.sni or settings.host)
         SSL_AuthCertificateHook(fd, self._authenticate, CERT_GetDefaultCertDB())
@@ -218,9 +251,7 @@ class Client:
         certificate = SSL_PeerCertificate(fd)
         if certificate is not None and self.settings.verbose:
             print(f"{PROGRAM}: Subject: {certificate.subjectName}\n{PROGRAM}: Issuer : {certificate.issuerName}")
-            stapled = SSL_PeerStapledOCSPResponses(fd)
-            if stapled:
-                print(f"Received {len(stapled)} Cert Status items (OCSP stapled data)")
+            print(f"Received {len(SSL_PeerStapledOCSPResponses(fd))} Cert Status items (OCSP stapled data)")
         if certificate is not None:
             CERT_DestroyCertificate(certificate)
         with self._lock:
@@ -238,42 +269,47 @@ class Client:
     # --- connections ---------------------------------------------------------------------------------------------------------
 
     def run(self, address: PRNetAddr) -> None:
-        """All of them: the first alone, so that the others have a session to resume."""
+        """All of them: the first alone, so that the others have a session to resume.  Raises Fatal."""
         model = self.model(address)
         try:
-            left = self.settings.connections
-            if not self.settings.no_reuse:
-                self._connect(address, model, 0)
-                left -= 1
-            turns = iter(range(left))
-            threads = [
-                threading.Thread(target=self._some, args=(address, model, turns, thread), name=f"{PROGRAM} {thread}")
-                for thread in range(min(self.settings.threads, left))
-            ]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
+            first = 0 if self.settings.no_reuse else 1
+            if first:
+                self._run_threads(address, model, 1, slot=0)
+            self._run_threads(address, model, self.settings.connections - first, slot=first)
         finally:
             PR_Close(model)
-            self._identity.forget()
 
-    def _some(self, address: PRNetAddr, model: PRFileDesc, turns: itertools.count[int], thread: int) -> None:
-        """One thread's share: a connection for each turn it gets."""
+    def _run_threads(self, address: PRNetAddr, model: PRFileDesc, connections: int, slot: int) -> None:
+        """So many connections, on threads of which the first has the number `slot` in what is told."""
+        turns = iter(range(connections))
+        threads = []
+        for number in range(min(self.settings.threads, connections)):
+            threads.append(threading.Thread(target=self._some, args=(address, model, turns, number), name=f"{PROGRAM} {number}"))
+            threads[-1].start()
+            self._note(f"Launched thread in slot {slot + number} ")
+        for thread in threads:
+            thread.join()
+
+    def _some(self, address: PRNetAddr, model: PRFileDesc, turns: Iterator[int], thread: int) -> None:
+        """One thread's share: a connection for each turn it gets.  As with NSS's, what failed before it began does not keep it
+        from the first."""
         while True:
             with self._lock:
-                turn = next(turns, None) if self.settings.go_on or not self.failed else None
-            if turn is None:
+                if next(turns, None) is None:
+                    return
+            status = self._connect(address, model, thread)
+            self._note(f"Thread in slot {thread} returned {status}")
+            if self.failed and not self.settings.go_on:
                 return
-            self._connect(address, model, thread)
 
-    def _connect(self, address: PRNetAddr, model: PRFileDesc, thread: int) -> None:
+    def _connect(self, address: PRNetAddr, model: PRFileDesc, thread: int) -> int:
+        """A SECStatus: SECFailure where it could not begin."""
         try:
             fd = self._reach(address)
         except NSPRError as error:
             warn(PROGRAM, "PR_Connect", error)
             self.failed = True
-            return
+            return SECSuccess
         try:
             fd = SSL_ImportFD(model, fd)
             self._share_sessions(fd)
@@ -285,8 +321,10 @@ class Client:
         except NSPRError as error:
             warn(PROGRAM, "SSL_ResetHandshake", error)
             self.failed = True
+            return SECFailure
         finally:
             PR_Close(fd)
+        return SECSuccess
 
     def _reach(self, address: PRNetAddr) -> PRFileDesc:
         """A connected socket; a server that is not there yet is tried again, less and less often."""
@@ -375,6 +413,11 @@ class Client:
         if self.settings.verbose:
             say(f"{PROGRAM}: {line}")
 
+    def _note(self, line: str) -> None:
+        """On standard output, whole though several threads tell theirs."""
+        if self.settings.verbose:
+            sys.stdout.write(f"{PROGRAM}: {line}\n")
+
     def _tell(self, fd: PRFileDesc) -> None:
         """What was negotiated: of the first connection, of every one with -v -v."""
         with self._lock:
@@ -385,6 +428,10 @@ class Client:
             report.channel(PROGRAM, fd)
             report.names(SSL_LocalCertificate(fd) or SSL_PeerCertificate(fd), PROGRAM)
         say(report.cache_statistics(PROGRAM))
+
+    def forget(self) -> None:
+        """Give the client's certificate back."""
+        self._identity.forget()
 
     def verdict(self) -> int:
         """The exit status: 0 where as many sessions were resumed as should have been."""
@@ -426,37 +473,56 @@ def main(arguments: list[str]) -> int:
 
 
 def _run(settings: Settings) -> int:
+    """The exit status."""
     NSS_SetDomesticPolicy()
     try:
-        if settings.suites:
-            _choose_suites(settings.suites)
-        else:
-            usual_suites()
-        address = look_up(settings.host, settings.port, settings.families)
         client = Client(settings)
-        client.run(address)
     except words.BadFlags as error:
         say(str(error))
         return 1
-    except NSPRError as error:
-        warn(PROGRAM, "socket configuration", error)
+    try:
+        _connect_all(client)
+    except Fatal as failure:
+        warn(PROGRAM, failure.what, failure.error)
         return 1
-    except OSError as error:
-        say(f"{PROGRAM}: {error}")
-        return 1
+    finally:
+        client.forget()
     print(report.cache_statistics(PROGRAM))
     status = client.verdict()
     sys.stdout.flush()
     return status
 
 
+def _connect_all(client: Client) -> None:
+    """Or else say why not, for which the statistics are told nevertheless.  Raises Fatal."""
+    settings = client.settings
+    client.failed = True
+    try:
+        address = look_up(settings.host, settings.port, settings.families)
+        if settings.suites is None:
+            usual_suites()
+        else:
+            _choose_suites(settings.suites)
+    except words.BadFlags as error:
+        say(str(error))
+    except NSPRError as error:
+        print_error(PROGRAM, "error looking up host", error)
+    else:
+        client.failed = False
+        client.run(address)
+
+
 def _choose_suites(text: str) -> None:
     """Raises BadFlags."""
     try:
-        only_suites(words.suites(text))
+        suites = words.suites(text)
     except words.BadSuite as error:
-        raise words.BadFlags(
-            f"{PROGRAM}: Invalid cipher {'letter' if error.kind == 'letter' else 'value'}: {error.what}"
-        ) from None
-    except NSPRError:
-        raise words.BadFlags(f"{PROGRAM}: SSL_CipherPrefSetDefault(-C {text}) failed") from None
+        what = f"letter: {error.what}" if error.kind == "letter" else f"value: {error.what:<5}"
+        raise words.BadFlags(f"{PROGRAM}: Invalid cipher {what}") from None
+    no_suites()
+    for suite in suites:
+        try:
+            known([suite])
+            SSL_CipherPrefSetDefault(suite, True)
+        except NSPRError:
+            raise words.BadFlags(f"{PROGRAM}: SSL_CipherPrefSetDefault(0x{suite:04x}) failed") from None

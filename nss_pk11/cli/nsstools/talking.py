@@ -301,16 +301,20 @@ class Connection:
             self._tell("about to call PR_Poll !")
             PR_Poll([socket, source])
             self._tell("PR_Poll returned!")
-            for wait, what in ((source, "stdin"), (socket, "socket")):
-                if wait.in_flags:
-                    self._tell(f"PR_Poll returned 0x{wait.out_flags:02x} for {what} out_flags.")
+            self._tell_flags(source, "stdin")
+            self._tell_flags(socket, "socket")
             if source.out_flags & PR_POLL_READ:
                 self._pass_on(fd, source, socket)
+            self._tell_flags(socket, "socket")
             if socket.out_flags & RECEIVED:
                 self._receive(fd, socket)
             if settings.pause:
                 threading.Event().wait(0.05 * settings.pause)
         return 0
+
+    def _tell_flags(self, wait: PRPollDesc, what: str) -> None:
+        if wait.in_flags:
+            self._tell(f"PR_Poll returned 0x{wait.out_flags:02x} for {what} out_flags.")
 
     def _pass_on(self, fd: PRFileDesc, source: PRPollDesc, socket: PRPollDesc) -> None:
         """From standard input to the server."""

@@ -133,8 +133,7 @@ _FIELDS = words.Fields(
     },
     texts={"A": "request_file", "R": "root_module", "d": "directory", "h": "host", "n": "nickname"},
     numbers={
-        "L": "connections", "M": "revocation_methods", "m": "pause", "p": "port", "r": "renegotiations",
-        "t": "ping_seconds",
+        "L": "connections", "M": "revocation_methods", "m": "pause", "r": "renegotiations", "t": "ping_seconds",
     },
     counts={"C": "dump_chain", "F": "revocation", "v": "verbose"},
 )  # fmt: skip
@@ -215,6 +214,7 @@ _VALUES: dict[str, tuple[str, Callable[[Settings, str], object]]] = {
     "W": ("passwords", lambda _, text: Passwords(file=text)),
     "a": ("sni", _sni),
     "c": ("suites", _suites),
+    "p": ("port", lambda _, text: words.port(text)),
     "w": ("passwords", lambda _, text: Passwords(plain=text)),
     "x": ("exporters", lambda _, text: words.exporters(text)),
 }

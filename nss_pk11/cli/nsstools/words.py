@@ -58,15 +58,20 @@ class Fields(NamedTuple):
 
 
 def number(text: str) -> int:
-    """A number as atoi reads it: 0 for what is none."""
-    digits = text.strip()
-    return int(digits) if digits.removeprefix("-").isdecimal() else 0
+    """A number as atoi reads it: what `text` begins with, 0 where that is none."""
+    found = re.match(r"\s*([+-]?[0-9]+)", text)
+    return int(found[1]) if found else 0
 
 
-def only_family(families: set[str], wanted: str) -> set[str]:
+def port(text: str) -> int:
+    """A port; what does not fit into 16 bits is cut, as in C."""
+    return number(text) & 0xFFFF
+
+
+def only_family(families: set[str], wanted: str, complaint: str = "") -> set[str]:
     """-4 or -6, not both.  Raises BadFlags."""
     if wanted not in families:
-        raise BadFlags("Only one of [-4, -6] can be specified.")
+        raise BadFlags(complaint)
     return {wanted}
 
 
