@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from importlib.metadata import version
 
@@ -105,7 +106,7 @@ def NSS_Initialize(configdir: str, certPrefix: str, keyPrefix: str, secmodName: 
 
 def _open(manager: SlotManager, configdir: str, certPrefix: str, keyPrefix: str, flags: int) -> None:
     try:
-        parse(configdir).directory.stat()
+        os.stat(f"{parse(configdir).directory}/")  # that of a directory
         manager.open_database(
             configdir,
             read_only=bool(flags & NSS_INIT_READONLY),

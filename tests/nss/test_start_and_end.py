@@ -71,7 +71,9 @@ def try_to_change(slot: pk11pub.PK11SlotInfo, server: cert.CERTCertificate, erro
 
 
 def test_no_database_there(tmp_path: Path, error: Error) -> None:
-    for directory in (tmp_path, tmp_path / "missing"):
+    file = tmp_path / "file"
+    file.touch()
+    for directory in (tmp_path, tmp_path / "missing", file):
         with pytest.raises(NSPRError):
             nss.NSS_Init(str(directory))
         assert error() == "SEC_ERROR_BAD_DATABASE"
