@@ -14,6 +14,7 @@ from ..errors import ConfigurationError, DecodeError, IllegalParameter
 from ..tls.codepoints import C, H, X
 from ..tls.messages.extensions import decode_server_name
 from ..tls.messages.hello import ClientHello
+from ..tls.record.layer import HEADER
 from ._layers import PRFileDesc
 from ._settings import settings_of
 from .prerror import sets_error
@@ -58,21 +59,37 @@ _KEPT = ("auth_certificate", "bad_cert", "client_auth_data", "handshake", "sni_s
 
 
 class Opening:
-    """Of one connection.  `received`: all bytes so far."""
+    """Of one connection.  `received`: all bytes so far, of which each is looked at once."""
 
     def __init__(self, layer: Connection) -> None:
         self._layer = layer
-        self.received = b""
+        self.received = bytearray()
+        self._message = bytearray()  # what whole records held
+        self._next = 0  # where the next record begins
 
     def take(self, data: bytes | bytearray | memoryview) -> bool:
         """Whether the engine can be made: the ClientHello is whole, or is none, of which the engine knows more."""
-        self.received += bytes(data)
-        message, more = _first_message(self.received)
-        return not data or not more or len(message) > MAX_HELLO
+        self.received += data
+        return not data or len(self.received) > MAX_HELLO or self._is_whole()
+
+    def _is_whole(self) -> bool:
+        received = self.received
+        while len(received) >= self._next + HEADER:
+            length = int.from_bytes(received[self._next + 3 : self._next + HEADER], "big")
+            start, end = self._next + HEADER, self._next + HEADER + length
+            if received[self._next] != C.handshake or not length:
+                return True
+            if len(received) < end:
+                return False
+            self._message += received[start:end]
+            self._next = end
+            if len(self._message) >= 4 and len(self._message) >= _length(self._message):
+                return True
+        return received[self._next : self._next + 1] not in (b"", bytes((C.handshake,)))
 
     def settle(self, make: Callable[[], ServerConfig]) -> ServerConfig:
         """Ask the hook, and make the settings of then."""
-        name = _server_name(_first_message(self.received)[0])
+        name = _server_name(bytes(self._message[: _length(self._message)]))
         function, argument = self._layer.settings.sni_socket_config or (None, None)
         known = not name or function is None or function(self._layer.descriptor, [name], argument) != SSL_SNI_SEND_ALERT
         return make() if known else _knowing_no_name(make())
@@ -84,18 +101,9 @@ def _knowing_no_name(config: ServerConfig) -> ServerConfig:
     return replace(config, identities=identities, refuse_unknown_names=True)
 
 
-def _first_message(data: bytes) -> tuple[bytes, bool]:
-    """The first handshake message, as far as it is there, and whether more of it is to come."""
-    message = b""
-    while len(data) >= 5 and data[0] == C.handshake:
-        length = int.from_bytes(data[3:5], "big")
-        message += data[5 : 5 + length]
-        if len(message) >= 4 and len(message) >= (end := 4 + int.from_bytes(message[1:4], "big")):
-            return message[:end], False
-        if len(data) < 5 + length:
-            return message, True
-        data = data[5 + length :]
-    return message, not data or data[0] == C.handshake
+def _length(message: bytes | bytearray) -> int:
+    """Of a handshake message, by its header."""
+    return 4 + int.from_bytes(message[1:4], "big")
 
 
 def _server_name(message: bytes) -> str:

@@ -32,6 +32,7 @@ from .codepoints import C, H, HandshakeType, V
 from .config import ClientConfig, Config, ServerConfig
 from .events import ConnectionInfo, Data, ForgetSession, PeerClosed
 from .link import Connected, Flow, Link
+from .messages import tls12
 from .record.layer import SSL2
 from .ssl3 import renegotiation
 from .waits import CHANGE_CIPHER_SPEC, NO_CERTIFICATE, NO_RENEGOTIATION, SSL2_MESSAGE, Operation, Receive, Ssl2Message
@@ -418,6 +419,7 @@ class Engine:
         message = bytes(buffer[: 4 + length])
         del buffer[: 4 + length]
         if kind not in self._accepts:
+            tls12.require_empty(message)
             return True
         if self.handshake_complete and kind == H.key_update:
             self._key_updates += 1
@@ -429,8 +431,8 @@ class Engine:
     def _may_ignore_hello_request(self) -> bool:
         """A client ignores HelloRequest while it shakes hands (RFC 5246 section 7.4.1.1), within reason."""
         self._warnings += 1
-        tls12 = not self._link.is_server and self.info.version != V.tls1_3
-        return tls12 and self._link.handshaking and self._warnings <= MAX_WARNINGS
+        old_client = not self._link.is_server and self.info.version != V.tls1_3
+        return old_client and self._link.handshaking and self._warnings <= MAX_WARNINGS
 
     def _refuse(self, kind: int) -> None:
         if kind not in _MESSAGE_NAMES:

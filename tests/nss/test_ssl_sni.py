@@ -121,6 +121,15 @@ def test_what_is_no_client_hello_is_the_engines(data: bytes, listener: PRFileDes
     assert "ERROR" in server.results[0]
 
 
+def test_records_of_nothing_do_not_wait_for_a_name(listener: PRFileDesc) -> None:
+    """Whoever sends them without end would fill memory."""
+    ssl.SSL_SNISocketConfigHook(listener, lambda fd, names, arg: pytest.fail("asked"))
+    with OurServer(listener, answer) as server, socket.create_connection(("127.0.0.1", port_of(listener)), TIMEOUT) as plain:
+        plain.sendall(b"\x16\x03\x01\0\0" * 3)
+        assert plain.recv(100)[:1] == b"\x15"
+    assert "ERROR" in str(server.results[0])
+
+
 def test_without_a_hook_again(listener: PRFileDesc, files: Path) -> None:
     ssl.SSL_SNISocketConfigHook(listener, lambda fd, names, arg: pytest.fail("asked"))
     ssl.SSL_SNISocketConfigHook(listener, None)

@@ -22,7 +22,7 @@ from nss_pk11.tls.config import Identity, ServerConfig
 from nss_pk11.tls.engine import Engine
 from nss_pk11.tls.messages import extensions as ext
 from nss_pk11.tls.messages import tls12
-from nss_pk11.tls.messages.hello import ClientHello
+from nss_pk11.tls.messages.hello import ClientHello, message
 from nss_pk11.tls.server import LONG_HELLO
 from nss_pk11.tls.session import MAX_TICKET
 from nss_pk11.tls.ssl3 import dhe
@@ -147,6 +147,18 @@ def test_group_that_the_library_finds_too_small(engine_pki: PKI, monkeypatch: py
     settings = only(V.tls1_2, "DHE-RSA-AES128-SHA")
     client = drive.client(**settings, least_dh_bits=0)
     refused(client, drive.server(engine_pki.server("rsa"), **settings), "SSL_ERROR_RX_MALFORMED_HANDSHAKE")
+
+
+# --- messages ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("body", "error"), [(b"", None), (b"\0", "SSL_ERROR_RX_MALFORMED_HANDSHAKE")])
+def test_hello_request_with_something_in_it(engine_pki: PKI, body: bytes, error: str | None) -> None:
+    """One without is ignored in the middle of a handshake (RFC 5246 section 7.4.1.1)."""
+    server, client = drive.server(engine_pki.server("rsa"), **only(V.tls1_2)), drive.client(**only(V.tls1_2))
+    server.take(client.give())
+    client.take(rewrite(server.give(), HandshakeType.certificate, lambda raw: message(0, body) + raw))
+    assert (client.error.name if client.error else None) == error
 
 
 # --- lengths -----------------------------------------------------------------------------------------------------------------

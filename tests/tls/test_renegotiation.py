@@ -439,6 +439,15 @@ def test_a_peer_that_forgets_the_extended_master_secret(engine_pki: PKI, by: str
     assert theirs.alert == Alert.handshake_failure
 
 
+@pytest.mark.parametrize("name", ["", "other.example"])
+def test_another_server_name(engine_pki: PKI, name: str) -> None:
+    """NSS refuses that: what the server has said, and done, was as the first name."""
+    server, client = pair(engine_pki)
+    assert server.engine.info.server_name == "localhost"
+    start("client", server, client, config=replace(client.engine.config, server_name=name))
+    broken(server, client, Alert.handshake_failure, "SSL_ERROR_UNRECOGNIZED_NAME_ALERT")
+
+
 @BY
 def test_a_peer_that_forgets_encrypt_then_mac(engine_pki: PKI, monkeypatch: pytest.MonkeyPatch, by: str) -> None:
     """RFC 7366 section 3.1: another suite may do without, block ciphers do not go back."""

@@ -488,3 +488,23 @@ def test_what_it_does_not_have(engine_pki: PKI) -> None:
             call()
     with pytest.raises(ConfigurationError):
         client.engine.channel_binding("tls-unique")
+
+
+@pytest.mark.parametrize("insists", ["client", "server"])
+def test_who_insists_on_secure_renegotiation_does_not_speak_it(engine_pki: PKI, insists: str) -> None:
+    ends = {
+        "server": drive.server(engine_pki.server("rsa"), **ONLY, require_safe_negotiation=insists == "server"),
+        "client": drive.client(**ONLY, require_safe_negotiation=insists == "client"),
+    }
+    shake_hands(ends["client"], ends["server"])
+    error = ends[insists].error
+    assert error is not None
+    assert error.name == "SSL_ERROR_UNSAFE_NEGOTIATION"
+    assert not ends[insists].engine.handshake_complete
+
+
+def test_first_message_that_only_looks_like_a_hello(engine_pki: PKI) -> None:
+    server = drive.server(engine_pki.server("rsa"), **ONLY)
+    server.take(record(bytes((messages.MessageType.server_hello,)) + hello()[1:]))
+    assert server.error is not None
+    assert server.error.name == "SSL_ERROR_BAD_CLIENT"

@@ -18,7 +18,7 @@ from ..record.ssl2 import Ssl2Records
 from ..session import Session
 from ..suites import SSL2_SUITES, Suite
 from ..waits import ChooseClientIdentity, Receive, Sign, VerifyPeer
-from .keys import LIFETIME, Keys, check, receive, rsa_key
+from .keys import LIFETIME, Keys, check, receive, require_unsafe, rsa_key
 
 M = MessageType
 _PADDING = 8  # bytes at the least, which hold the mark
@@ -35,6 +35,7 @@ class ClientHandshake:
 
     def run(self, raw: bytes) -> Flow:
         """The whole life of the connection."""
+        require_unsafe(self.config)
         hello = messages.ServerHello.decode(check(self.link, raw, M.server_hello))
         if hello.version != V.ssl2 or self.config.min_version > V.ssl2:
             raise UnsupportedVersion(f"server chose version {hello.version:#06x} in a hello of SSL 2.0")

@@ -13,7 +13,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.x509 import Certificate
 
-from ...errors import Alert, AlertReceived, CertificateError, DecryptError, UnexpectedMessage
+from ...errors import Alert, AlertReceived, CertificateError, DecryptError, HandshakeFailure, UnexpectedMessage
+from ..config import Config
 from ..link import Link, Steps
 from ..messages.ssl2 import ErrorCode, MessageType, decode_error
 from ..record.ssl2 import Protection, Ssl2Records
@@ -60,6 +61,12 @@ def rsa_key(leaf: Certificate, name: str) -> rsa.RSAPublicKey:
     if not isinstance(key, rsa.RSAPublicKey):
         raise CertificateError("peer's certificate has no RSA key", name=name)
     return key
+
+
+def require_unsafe(config: Config) -> None:
+    """Nobody who insists on peers that know RFC 5746 means one of SSL 2.0.  Raises HandshakeFailure."""
+    if config.require_safe_negotiation:
+        raise HandshakeFailure("SSL 2.0 does not know secure renegotiation (RFC 5746)", name="SSL_ERROR_UNSAFE_NEGOTIATION")
 
 
 class Keys:

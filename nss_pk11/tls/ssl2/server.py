@@ -20,7 +20,7 @@ from ..record.ssl2 import Ssl2Records
 from ..session import Session
 from ..suites import Suite
 from ..waits import DecryptSsl2, LookupSession, Receive, VerifyPeer
-from .keys import LIFETIME, Keys, receive, rsa_key
+from .keys import LIFETIME, Keys, receive, require_unsafe, rsa_key
 
 M = MessageType
 MARK = b"\x03" * 8  # what ends the padding of a client that knows SSL 3.0 or newer
@@ -38,6 +38,7 @@ class ServerHandshake:
 
     def run(self, hello: messages.ClientHello) -> Flow:
         """The whole life of the connection."""
+        require_unsafe(self.config)
         self.challenge = hello.challenge
         self._choose(hello)
         yield from self._find_session(hello)

@@ -163,6 +163,12 @@ def _keep_extended_master_secret(previous: Agreed, kept: bool) -> None:
         )
 
 
+def keep_server_name(link: Link) -> None:
+    """What a server has said so far it has said by one name; as in NSS, a handshake that asks for another ends."""
+    if link.previous is not None and link.info.server_name != link.previous.info.server_name:
+        raise HandshakeFailure("client renegotiates with another server name", name="SSL_ERROR_UNRECOGNIZED_NAME_ALERT")
+
+
 def keep_encrypt_then_mac(link: Link) -> None:
     """Once the suite is chosen: block ciphers with encrypt-then-MAC do not go back to what was before (RFC 7366 section 3.1)."""
     if link.previous is None or not link.previous.info.encrypt_then_mac or link.info.encrypt_then_mac:

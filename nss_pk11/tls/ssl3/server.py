@@ -87,6 +87,7 @@ class ServerHandshake:
         self.offer = Offer.of(hello, self.config, self.version)
         renegotiation.check_client_hello(self.link, self.config, hello)
         self.answers = negotiation.answer_client(hello, self.config, self.info)
+        renegotiation.keep_server_name(self.link)
         name = self.info.server_name
         if name and self.config.refuse_unknown_names and not selection.knows(self.config, name):
             raise UnrecognizedName(f"no identity is named {name}")
