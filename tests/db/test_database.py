@@ -192,6 +192,7 @@ def test_trust_in_both_directions(theirs: Tools) -> None:
             assert str(database.trust(der)) == theirs.listed()[f"n{number}"], letters
 
 
+@pytest.mark.usefixtures("few_iterations")
 def test_password_changes_by_either_side(theirs: Tools) -> None:
     theirs.issue("one", "-k", "ec", "-q", "nistp256", trust="CTu,u,u")
     theirs.issue("two", "-k", "rsa", "-g", "2048", trust="Pu,u,u")
@@ -214,7 +215,11 @@ def test_password_changes_by_either_side(theirs: Tools) -> None:
                 signs(database.private_key(key), key.public_key)
             for record in database.certificates():
                 assert str(database.trust(record.der)) == theirs.listed()[record.nickname]
-        pkcs12_content(theirs.export("two", "x"))
+        for key_id in theirs.keys():
+            request = theirs.scratch / "request"
+            theirs.certutil("-R", "-k", key_id, "-s", "CN=signed by NSS", "-o", request)
+            assert x509.load_der_x509_csr(request.read_bytes()).is_signature_valid
+    pkcs12_content(theirs.export("two", "x"))
 
 
 def test_locked_without_the_password(tmp_path: Path) -> None:
@@ -241,6 +246,7 @@ def test_locked_without_the_password(tmp_path: Path) -> None:
         assert len(tools.listed()) == 1
 
 
+@pytest.mark.usefixtures("few_iterations")
 def test_pkcs12_with_a_chain_in_both_directions(theirs: Tools, tmp_path: Path) -> None:
     keys = {name: KEYS[kind]() for name, kind in (("Root of it", "p256"), ("Middle", "p384"), ("leaf", "rsa"))}
     root = certificate(keys["Root of it"], "Root of it")
@@ -273,6 +279,7 @@ def test_pkcs12_with_a_chain_in_both_directions(theirs: Tools, tmp_path: Path) -
     assert fresh.der("leaf") == theirs.der("leaf")
 
 
+@pytest.mark.usefixtures("few_iterations")
 def test_pkcs12_with_a_dsa_key_in_both_directions(theirs: Tools, tmp_path: Path) -> None:
     key = KEYS["dsa"]()
     ours = make(tmp_path / "ours", "another password")
@@ -376,6 +383,7 @@ def test_what_others_changed_is_seen(tmp_path: Path) -> None:
         database.private_key(records[1])  # and all is as before
 
 
+@pytest.mark.usefixtures("few_iterations")
 def test_same_things_twice(ours: Tools) -> None:
     key, other = KEYS["p256"](), KEYS["p256"]()
     der = certificate(key, "me", serial=7)

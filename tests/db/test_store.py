@@ -25,15 +25,10 @@ from nss_pk11.db.location import parse
 from nss_pk11.db.store import Store
 from nss_pk11.errors import ConfigurationError, DatabaseError, NSPRError
 from tests.db.test_database import certificate
-from tests.db.tools import FEW_ITERATIONS, Tools
+from tests.db.tools import Tools
 
 FILES = ("cert9.db", "key4.db")
-
-
-@pytest.fixture(autouse=True)
-def few_iterations(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in FEW_ITERATIONS.items():
-        monkeypatch.setenv(name, value)
+pytestmark = pytest.mark.usefixtures("few_iterations")
 
 
 @pytest.fixture

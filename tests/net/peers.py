@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from ..support.pki import PKI, Credential
 
-TIMEOUT = 10.0
+TIMEOUT = 30.0  # seconds: bounds what hangs
 
 
 class Task(threading.Thread):

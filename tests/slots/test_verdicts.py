@@ -13,7 +13,7 @@ from nss_pk11.slots.verdicts import PinVerdicts, Verdict
 from .test_fork import end_of, fork, in_child
 
 CARD, OTHER = ("card", "1", "maker"), ("card", "2", "maker")
-WAIT = 10.0  # seconds
+WAIT = 30.0  # seconds
 
 
 def test_each_token_and_key_has_its_own() -> None:

@@ -44,7 +44,7 @@ def run(hsm: SoftHSM, *arguments: str | Path, environment: dict[str, str] | None
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=4 * TIMEOUT,
+        timeout=2 * TIMEOUT,
         check=False,
     )
     assert "Traceback" not in done.stderr, done.stderr
