@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from nss_pk11.cli.nsstools import identity, strsclnt
+from nss_pk11.cli.nsstools.stressing import Client
 from nss_pk11.nss._settings import Settings
 from nss_pk11.nss.pk11pub import PK11_SetPasswordFunc
 from nss_pk11.nss.prio import PRFileDesc, PRNetAddr
@@ -198,15 +199,15 @@ def test_a_card_that_is_pulled_and_put_back(
                 card.insert()
             return True
 
-    def reach(client: strsclnt.Client, address: PRNetAddr) -> PRFileDesc:
+    def reach(client: Client, address: PRNetAddr) -> PRFileDesc:
         arrivals.append(card.status().present)
         if len(arrivals) == 3:
             card.remove()
         return connect(client, address)
 
     arrivals: list[bool] = []
-    connect = strsclnt.Client._reach
-    monkeypatch.setattr(strsclnt.Client, "_reach", reach)
+    connect = Client._reach
+    monkeypatch.setattr(Client, "_reach", reach)
     monkeypatch.setattr(identity, "threading", SimpleNamespace(Event=Patience, Lock=threading.Lock))
     with theirs.selfserv("-r", "-r", "-v") as server:
         status = strsclnt.main(["-p", str(server.port), *wallet, "-N", "-c", "5", "-t", "1", "localhost"])
@@ -221,6 +222,7 @@ def test_a_card_that_is_pulled_and_put_back(
 ABORTS = """
 import sys
 from nss_pk11.cli.nsstools import identity, strsclnt
+from nss_pk11.cli.nsstools.stressing import Client
 identity.MOST_SECONDS = 2
 sys.exit(strsclnt.main(sys.argv[1:]))
 """
