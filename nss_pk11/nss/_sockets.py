@@ -307,7 +307,9 @@ def SSL_GetNextProto(fd: PRFileDesc) -> SSLNextProto:
     if info is None or not info.alpn:
         return SSLNextProto(SSLNextProtoState.SSL_NEXT_PROTO_NO_SUPPORT, b"")
     negotiated = SSLNextProtoState.SSL_NEXT_PROTO_NEGOTIATED
-    return SSLNextProto(negotiated if layer_of(fd).is_server else SSLNextProtoState.SSL_NEXT_PROTO_SELECTED, info.alpn.encode())
+    return SSLNextProto(
+        negotiated if layer_of(fd).is_server else SSLNextProtoState.SSL_NEXT_PROTO_SELECTED, info.alpn.encode("latin-1")
+    )
 
 
 @sets_error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import socket
 import ssl as python_ssl
@@ -280,6 +281,21 @@ class TestWhatIsKnown:
             python_client(server.port, context).close()
         assert server.results == [(kea, auth)]
         prio.PR_Close(listener)
+
+    def test_a_protocol_is_bytes(self) -> None:
+        """Not text, though most look like it (RFC 7301 section 6; RFC 8701 reserves 0x8A8A)."""
+        listener = listening()
+        ssl.SSL_SetNextProtoNego(listener, b"\x02\x8a\x8a")
+
+        def look(fd: PRFileDesc) -> object:
+            ssl.SSL_ForceHandshake(fd)
+            return ssl.SSL_GetNextProto(fd).buf
+
+        with OurServer(listener, look) as server:
+            target = ("-connect", f"127.0.0.1:{server.port}", "-alpn", os.fsdecode(b"\x8a\x8a"))
+            run(require("openssl"), "s_client", *target, status=None)
+        prio.PR_Close(listener)
+        assert server.results == [b"\x8a\x8a"]
 
     @pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])
     def test_keying_material_is_the_peers(self, version: str) -> None:
