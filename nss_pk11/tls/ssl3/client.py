@@ -227,8 +227,8 @@ class ClientHandshake:
         ours = signatures.permitted(self.config.schemes, self.version)
         types, schemes, authorities = tls12.decode_request(self.request, None if self.version >= V.tls1_2 else ours)
         accepted = {CERTIFICATE_TYPES[kind] for kind in types if kind in CERTIFICATE_TYPES}
-        if self.suite.key_exchange == "fortezza" and FORTEZZA_DMS in types:
-            accepted = {"dsa"}
+        if self.suite.key_exchange == "fortezza":  # y_signature has room for DSA's alone
+            accepted = {"dsa"} if FORTEZZA_DMS in types else accepted & {"dsa"}
         schemes = tuple(scheme for scheme in schemes if scheme in ours and SIGNS_AS[scheme] in accepted)
         fitting = tuple(i for i in self.config.identities if selection.usable_scheme(i, schemes, self.version))
         if fitting:

@@ -55,6 +55,21 @@ def test_a_card_pulled_in_mid_handshake(kind: type[Operation], server: Holder, c
     assert heard.value.name == "SSL_ERROR_HANDSHAKE_FAILURE_ALERT"
 
 
+@pytest.mark.parametrize("version", [Version.ssl3, Version.tls1_0], ids=lambda version: version.label)
+def test_a_card_pulled_when_its_part_is_done(version: Version, server: Holder, client: Holder) -> None:
+    """It cannot read the client's Finished any more."""
+    pair = Pair(server, client, version=version)
+    engine, operation = pair.until(KeaRespond)
+    result = pair.executor.run(operation)
+    server.token.remove()
+    engine.events()
+    with pytest.raises(TokenError) as raised:
+        engine.complete(operation, result)
+    assert raised.value.name == "SSL_ERROR_TOKEN_INSERTION_REMOVAL"
+    with pytest.raises(AlertReceived):
+        pair.pass_on(pair.client)
+
+
 def test_a_card_pulled_after_the_handshake(server: Holder, client: Holder) -> None:
     """Records can be neither written nor read any more; and the next handshake works with the card back in."""
     pair = Pair(server, client)

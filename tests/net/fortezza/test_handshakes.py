@@ -8,8 +8,10 @@ import pytest
 
 from nss_pk11.certs import Trust
 from nss_pk11.errors import Alert, HandshakeFailure, IllegalParameter, NSPRError
+from nss_pk11.net.identity import load_identity
 from nss_pk11.tls.codepoints import Version
 from nss_pk11.tls.config import ClientConfig, ServerConfig
+from nss_pk11.tls.messages import fortezza
 from nss_pk11.tls.waits import KeaInitiate, Sign
 
 from . import ALL, CBC, RC4, Holder, Pair, config, operations, shake_hands
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from nss_pk11.tls.suites import Suite
+
+    from ...support.pki import PKI
 
 
 # --- handshakes ------------------------------------------------------------------------------------------------------
@@ -147,6 +151,18 @@ def test_a_signature_of_y_c_that_somebody_changed(server: Holder, client: Holder
     assert raised.value.name == "SEC_ERROR_BAD_SIGNATURE"
     assert pair.server.data_to_send()[-2:] == bytes((2, Alert.illegal_parameter))
     assert not operations(server)  # the card works for nobody who has not signed
+
+
+def test_a_server_that_asks_for_a_certificate_of_rsa(
+    server: Holder, client: Holder, trust: Trust, pki: PKI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DSA alone signs y_c, in 40 bytes: the client has no certificate for it."""
+    monkeypatch.setattr(fortezza, "FORTEZZA_DMS", 1)  # as the server says it; the client knows 20
+    credential = pki.client("rsa")
+    rsa = load_identity(client.manager, credential.key_file, chain=credential.chain_file)
+    theirs = config(ClientConfig, client.kea, client.dsa, rsa, server_name="localhost")
+    outcome = shake_hands(trust, config(ServerConfig, server.kea, client_auth="request"), theirs)
+    assert outcome.server.peer_chain == ()
 
 
 def test_y_c_left_to_a_certificate(server: Holder, client: Holder) -> None:
