@@ -44,6 +44,17 @@ REFUSED = {
     "-n localhost -p PORT -c :0000": 9,
     "-n localhost -p PORT -c 1": 9,
     "-n x -p 65536": 7,
+    "-": 51,
+    "- -p 1": 6,
+    "-p 1 -d sql:/nowhere" + " -S x" * 11: 8,
+    "-p 1 -n x -d sql:/nowhere" + " -a x" * 10: 8,
+    "-I , -n x -p 1": 5,
+    "-I ,P256,,P384, -n x -p 1 -d sql:/nowhere": 8,
+    "-J ,rsa_pss_rsae_sha256 -n x -p 1 -d sql:/nowhere": 8,
+    "-x , -n x -p 1": 5,
+    "-x a:12x,b -n x -p 1 -d sql:/nowhere": 8,
+    "-x a:x -n x -p 1": 5,
+    "-x 0Xz -n x -p 1": 5,
 }
 
 

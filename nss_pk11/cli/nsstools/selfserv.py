@@ -201,8 +201,9 @@ def _take(settings: Settings, flag: str, value: str) -> None:
 
 def _nickname(settings: Settings, value: str) -> None:
     if len(settings.nicknames) == MOST_NAMES:
-        raise words.BadFlags()
-    settings.nicknames.append(value)
+        say(f"{USAGE}\n{PARAMETERS}")  # and goes on, as NSS's
+    else:
+        settings.nicknames.append(value)
 
 
 def _default_nickname(settings: Settings, value: str) -> None:
@@ -212,8 +213,9 @@ def _default_nickname(settings: Settings, value: str) -> None:
 
 def _virtual_name(settings: Settings, value: str) -> None:
     if len(settings.virtual_names) == MOST_NAMES - 1:
-        raise words.BadFlags()
-    settings.virtual_names.append(value)
+        say(f"{USAGE}\n{PARAMETERS}")
+    else:
+        settings.virtual_names.append(value)
 
 
 def _stapling(settings: Settings, value: str) -> None:

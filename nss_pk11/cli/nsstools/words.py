@@ -24,13 +24,14 @@ class BadFlags(Exception):
 
 
 def flags(arguments: list[str], letters: str) -> Iterator[tuple[str, str]]:
-    """Each flag and its value, in the order given, as PL_GetNextOpt has them; ("", word) for words that are no flag's."""
+    """Each flag and its value, in the order given, as PL_GetNextOpt has them; ("", word) for words that are no flag's, but nothing
+    for a dash alone."""
     try:
         found, words = gnu_getopt(arguments, letters)
     except GetoptError as error:
         raise BadFlags("") from error
     yield from ((flag[1:], value) for flag, value in found)
-    yield from (("", word) for word in words)
+    yield from (("", word) for word in words if word != "-")
 
 
 class Fields(NamedTuple):
@@ -216,9 +217,17 @@ def schemes(text: str) -> list[SSLSignatureScheme]:
 
 def _listed(text: str, known: dict[str, T], refusal: str) -> list[T]:
     try:
-        return [known[word] for word in text.split(",")]
+        found = [known[word] for word in _parts(text)]
     except KeyError:
         raise BadFlags(refusal) from None
+    if not found:
+        raise BadFlags(refusal)
+    return found
+
+
+def _parts(text: str) -> list[str]:
+    """Of a list with commas, as strtok finds them: none is empty."""
+    return list(filter(None, text.split(",")))
 
 
 # --- exporters -----------------------------------------------------------------------------------------------------------------
@@ -236,12 +245,15 @@ class Exporter(NamedTuple):
 
 def exporters(text: str) -> list[Exporter]:
     """`-x LABEL[:LENGTH[:CONTEXT]],…`.  Raises BadFlags."""
-    return [_exporter(*word.split(":", 2)) for word in text.split(",")]
+    found = [_exporter(*word.split(":", 2)) for word in _parts(text)]
+    if not found:
+        raise BadFlags("Bad exporter specified.")
+    return found
 
 
 def _exporter(label: str, length: str = "", context: str | None = None) -> Exporter:
     try:
-        size = int(length) if length else EXPORTER_BYTES
+        size = number(length) if length else EXPORTER_BYTES
         if size <= 0 or not label:
             raise ValueError
         return Exporter(_bytes(label), size, None if context is None else _bytes(context))
@@ -250,4 +262,4 @@ def _exporter(label: str, length: str = "", context: str | None = None) -> Expor
 
 
 def _bytes(text: str) -> bytes:
-    return bytes.fromhex(text[2:]) if text.startswith("0x") else text.encode()
+    return bytes.fromhex(text[2:]) if text[:2].lower() == "0x" else text.encode()
