@@ -135,7 +135,7 @@ class Pair:
     def __init__(self, server: Holder, client: Holder, suite: Suite = CBC, version: Version = Version.ssl3, **more: Any) -> None:
         self.executor = KeyExecutor(trust=Unverified())
         self.sent: list[tuple[bool, bytes]] = []
-        both: dict[str, Any] = {"suite": suite, "version": version}
+        both: dict[str, Any] = {"suite": suite, "version": version, "renegotiation": "secure"}
         self.server = Engine.server(config(ServerConfig, server.kea, **both, **more))
         self.client = Engine.client(config(ClientConfig, client.kea, client.dsa, server_name="localhost", **both))
         self.client.start()

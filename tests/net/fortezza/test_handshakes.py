@@ -11,6 +11,7 @@ from nss_pk11.errors import Alert, HandshakeFailure, IllegalParameter, NSPRError
 from nss_pk11.net.identity import load_identity
 from nss_pk11.tls.codepoints import Version
 from nss_pk11.tls.config import ClientConfig, ServerConfig
+from nss_pk11.tls.events import Data
 from nss_pk11.tls.messages import fortezza
 from nss_pk11.tls.waits import KeaInitiate, Sign
 
@@ -80,6 +81,23 @@ def test_what_the_cards_are_asked_for(server: Holder, client: Holder, trust: Tru
     for holder in (server, client):
         read = [call["function"] for call in holder.simulator.calls() if call["function"] == "C_GetAttributeValue"]
         assert not read
+
+
+@pytest.mark.parametrize("by_client", [True, False], ids=["client", "server"])
+def test_a_renegotiation(by_client: bool, server: Holder, client: Holder) -> None:
+    """New keys on both cards, and again a block ahead of the server's first record."""
+    pair = Pair(server, client)
+    pair.finish()
+    old = (server.token.status(), client.token.status())
+    (pair.client if by_client else pair.server).renegotiate()
+    pair.finish()
+    for engine, other in ((pair.client, pair.server), (pair.server, pair.client)):
+        engine.events()
+        other.send(b"after")
+        pair.pass_on(engine)
+        assert b"".join(event.data for event in engine.events() if isinstance(event, Data)) == b"after"
+    for holder, before in zip((server, client), old, strict=True):
+        assert holder.token.status().calls["C_DeriveKey"] == before.calls["C_DeriveKey"] + 1
 
 
 def test_a_cards_registers_are_free_again_when_connections_end(server: Holder, client: Holder, trust: Trust) -> None:
