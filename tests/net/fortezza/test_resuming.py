@@ -95,6 +95,25 @@ def test_a_client_with_another_card_fails(holders: Callable[..., Holder], server
     assert raised.value.name == "SSL_ERROR_SYM_KEY_UNWRAP_FAILURE"
 
 
+def test_a_clients_card_that_saves_nothing(server: Holder, client: Holder, trust: Trust) -> None:
+    ours = config(ServerConfig, server.kea, session_ids=True)
+    client.token.fail("C_GetOperationState", "CKR_FUNCTION_NOT_SUPPORTED")
+    outcome = shake_hands(trust, ours, config(ClientConfig, client.kea, server_name="localhost"), sessions=ServerCache())
+    assert outcome.session is None
+
+
+def test_a_servers_card_that_saves_nothing(server: Holder, client: Holder, trust: Trust) -> None:
+    """The client asks in vain for the session that it was given a number of."""
+    cache = ServerCache()
+    ours = config(ServerConfig, server.kea, session_ids=True)
+    server.token.fail("C_WrapKey", "CKR_KEY_NOT_WRAPPABLE")
+    first = shake_hands(trust, ours, config(ClientConfig, client.kea, server_name="localhost"), sessions=cache)
+    assert first.session is not None
+    assert cache.get(first.session.session_id) is None
+    theirs = config(ClientConfig, client.kea, server_name="localhost", session=first.session)
+    assert not shake_hands(trust, ours, theirs, sessions=cache).client.resumed
+
+
 def test_a_session_without_what_the_card_kept_is_not_resumed(server: Holder, client: Holder, trust: Trust) -> None:
     """As one that an earlier release stored."""
     cache = ServerCache()
