@@ -46,10 +46,11 @@ class _Even:
         self._name, self._prefix, self.size = name, prefix, MAC_BYTES[name]
 
     def even_out(self, length: int, longest: int) -> None:
-        """After a MAC of `length` bytes hash as many blocks more as one of `longest` bytes would have taken."""
+        """After a MAC of `length` bytes hash as many blocks more as one of `longest` bytes would have taken; and another one, as
+        to hash none at all is quicker than that."""
         block, tail = _HASH_BLOCKS[self._name]
         done, most = ((count + self._prefix + tail - 1) // block for count in (length, longest))
-        hashlib.new(self._name, bytes((most - done) * block)).digest()
+        hashlib.new(self._name, bytes((most - done + 1) * block)).digest()
 
 
 class Hmac(_Even):
