@@ -111,8 +111,8 @@ def PK11_Authenticate(slot: PK11SlotInfo, loadCerts: bool = True, wincx: object 
 
 
 @sets_error
-def PK11_CheckUserPassword(slot: PK11SlotInfo, pw: str) -> None:
-    """Log out, then log in by `pw` (pk11pub.h).
+def PK11_CheckUserPassword(slot: PK11SlotInfo, pw: str | None) -> None:
+    """Log out, then log in by `pw`; None is the empty one (pk11pub.h).
 
     Raises NSPRError (SEC_ERROR_BAD_PASSWORD) where it is wrong, for which C returns SECWouldBlock, or where the token needs no
     login and `pw` is not empty.
@@ -122,7 +122,7 @@ def PK11_CheckUserPassword(slot: PK11SlotInfo, pw: str) -> None:
         if pw:
             raise PinIncorrect(f'token "{token.info.label}" has no password', token=token.info.label)
         return
-    token.check_pin(pw)
+    token.check_pin(pw or "")
     asking.began(slot)
 
 

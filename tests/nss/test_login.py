@@ -92,10 +92,11 @@ def test_one_password_is_tried(tools: Tools, error: Error) -> None:
     slot = pk11pub.PK11_GetInternalKeySlot()
     pk11pub.PK11_CheckUserPassword(slot, PASSWORD)
     assert pk11pub.PK11_IsLoggedIn(slot)
-    with pytest.raises(NSPRError):
-        pk11pub.PK11_CheckUserPassword(slot, "another")
-    assert error() == "SEC_ERROR_BAD_PASSWORD"
-    assert not pk11pub.PK11_IsLoggedIn(slot)
+    for wrong in ("another", "", None):
+        with pytest.raises(NSPRError):
+            pk11pub.PK11_CheckUserPassword(slot, wrong)
+        assert error() == "SEC_ERROR_BAD_PASSWORD"
+        assert not pk11pub.PK11_IsLoggedIn(slot)
 
 
 def test_certutil_wants_the_new_password(opened: Tools, error: Error) -> None:
@@ -123,9 +124,10 @@ def test_the_empty_password_needs_no_login(opened: Tools, error: Error) -> None:
     assert len(opened.keys()) == 4
 
 
-def test_a_first_password_is_set_once(opened: Tools) -> None:
+def test_a_first_password_is_set_once(opened: Tools, error: Error) -> None:
     with pytest.raises(NSPRError):
         pk11pub.PK11_InitPin(pk11pub.PK11_GetInternalKeySlot(), None, "new")
+    assert error() == "SEC_ERROR_BAD_PASSWORD"
     assert opened.keys()
 
 

@@ -125,7 +125,7 @@ class DatabaseToken(Token):
     def set_first_pin(self, so_pin: str, pin: str) -> None:
         """A database has no security officer: only one that has no password yet takes one in this way."""
         if self.database.has_password:
-            raise TokenError("the database has a password already", name="SEC_ERROR_INVALID_ARGS", token=TOKEN_NAME)
+            raise PinIncorrect("the database has a password already", token=TOKEN_NAME)
         self.database.set_password(None, pin)
         self._memory.forget(self.info)
 
