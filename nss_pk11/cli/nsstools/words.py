@@ -24,7 +24,7 @@ class BadFlags(Exception):
 
 
 def flags(arguments: list[str], letters: str) -> Iterator[tuple[str, str]]:
-    """Each flag and its value, in the order given, as PL_GetNextOpt has them; ("", word) for words that are no flag's, but nothing
+    """Each flag and its value, as PL_GetNextOpt has them, in order; ("", word) for words that are no flag's, and nothing
     for a dash alone."""
     try:
         found, words = gnu_getopt(arguments, letters)
