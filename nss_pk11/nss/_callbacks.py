@@ -15,6 +15,7 @@ from ..errors import CertificateError, NSPRError, error_name
 from ..net.identity import make_identity
 from ..tls.codepoints import SignatureScheme
 from ..tls.config import Identity
+from ._clienttoken import ClientToken
 from .prerror import PR_GetError, PR_GetErrorText, PR_SetError
 from .types import CERTCertificate, SECKEYPrivateKey
 
@@ -122,6 +123,7 @@ def fitting_identity(
     if not set(identity.schemes) & set(operation.schemes):
         return None
     layer.local_certificate = cert
+    layer.client_token = ClientToken(key.pkcs11Slot.slot)
     return identity
 
 

@@ -45,6 +45,7 @@ from .types import CERTCertificate
 if TYPE_CHECKING:
     from ..tls.config import ClientConfig, ServerConfig
     from ..tls.session import Session
+    from ._clienttoken import ClientToken
     from ._settings import Settings
 
 
@@ -71,6 +72,7 @@ class Connection(Layer):
         self._answering = False  # a callback is running that the engine waits for
         self.peer_chain: list[CERTCertificate] = []
         self.local_certificate: CERTCertificate | None = None
+        self.client_token: ClientToken | None = None
         self.staple = b""
         self.session = _sidcaches.SessionInUse(self)
         self.step_up = _stepup.StepUp(self)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ..sessions.shared_memory import Storage
     from ..tls.config import Tickets
     from ..tls.events import ConnectionInfo
+    from ._clienttoken import ClientToken
     from ._connection import Connection
     from ._layers import PRNetAddr
     from ._settings import Settings
@@ -86,21 +87,36 @@ class CachedSessions(Reference):
         return "<sessions of clients: SSL_ClearSessionCache lets them go>"
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class CachedSession:
+    """A session and, where the client has proved who it is, the token it did so by."""
+
+    session: Session
+    token: ClientToken | None = None
+
+    @property
+    def version(self) -> int:
+        return self.session.version
+
+    def fresh(self, now: float) -> bool:
+        return self.session.fresh(now)
+
+
 class _Clients:
     """The client cache."""
 
     def __init__(self) -> None:
-        self.cache: NssClientCache[Session] = NssClientCache()
+        self.cache: NssClientCache[CachedSession] = NssClientCache()
         self._held: CachedSessions | None = None
         self._lock = threading.Lock()  # for both at once
 
-    def put(self, peer: Peer, session: Session) -> None:
+    def put(self, peer: Peer, session: CachedSession) -> None:
         with self._lock:
             self.cache.put(*peer, session)
             if self._held is None:
                 self._held = CachedSessions()
 
-    def invalidate(self, session: Session) -> None:
+    def invalidate(self, session: CachedSession) -> None:
         with self._lock:
             self.cache.invalidate(session)
             if not len(self.cache):
@@ -278,21 +294,21 @@ class SessionInUse:
 
     def __init__(self, layer: Connection) -> None:
         self._layer: Connection = weakref.proxy(layer)  # whose own this is: no cycle, so nothing waits for the collector
-        self._offered: Session | None = None
-        self._current: Session | None = None
+        self._offered: CachedSession | None = None
+        self._current: CachedSession | None = None
         self._peer: Peer | None = None
-        self._given: list[Session] = []  # and cached: in TLS 1.3 several
+        self._given: list[CachedSession] = []  # and cached: in TLS 1.3 several
         self._invalid = False
         self._address_of_peer: PRNetAddr | None = None
-        self.session_id = b""
+        self.session_id = self._found_id = b""
         self._begun = 0
 
     @property
     def times(self) -> tuple[int, int, int]:
         """When the session was made, when last used, until when it is good; seconds since 1970."""
-        session = self._current
-        if session is None:
+        if self._current is None:
             return self._begun, self._begun, 0
+        session = self._current.session
         return int(session.created), self._begun, int(session.created + session.lifetime)
 
     @property
@@ -318,28 +334,38 @@ class SessionInUse:
         """One to offer.  What the handshake gives is found by the settings of now, by which the server is judged."""
         peer = self._peer = self._peer_of_now()
         found = _clients.cache.lookup(*peer) if peer is not None else None
-        _count("sch_sid_cache_hits" if found else "sch_sid_cache_misses")
-        if found is not None and found.ticket:
-            _count("sch_sid_stateless_resumes")
+        if found is not None and found.token is not None and not found.token.ready():
+            _clients.invalidate(found)
+            _count("sch_sid_cache_not_ok")
+            return None
         self._offered = found
-        return found
+        if found is None:
+            _count("sch_sid_cache_misses")
+            return None
+        _count("sch_sid_cache_hits")
+        if found.session.ticket:
+            _count("sch_sid_stateless_resumes")
+        return found.session
 
     def put(self, session: Session) -> None:
         """The server has given one."""
-        self._current = session
+        offered = self._offered
+        again = offered is not None and offered.session.secret == session.secret  # resumed, with a new ticket
+        current = self._current = CachedSession(session, offered.token if again and offered else self._layer.client_token)
         self.session_id = session.session_id
         peer = self._peer
         if peer is None or self._invalid or self._layer.settings.no_cache:
             return
         if session.version != V.tls1_3:
             self._given.clear()
-        self._given.append(session)
-        _clients.put(peer, session)
+        self._given.append(current)
+        _clients.put(peer, current)
 
     def offered_again(self) -> Session | None:
         """For another handshake of this connection."""
         self._peer = self._peer_of_now()
-        return self._current or self._offered
+        self._offered = self._current or self._offered
+        return self._offered.session if self._offered is not None else None
 
     # --- server ---
 
@@ -351,7 +377,7 @@ class SessionInUse:
         if _wants_certificates(self._layer.settings, not self._layer.first_done) and not _has_certificate(state):
             _count("hch_sid_cache_not_ok")
             return None
-        self.session_id = session_id
+        self._found_id = session_id
         return state
 
     def store(self, session_id: bytes, state: bytes) -> None:
@@ -379,18 +405,23 @@ class SessionInUse:
         self._begun = int(time.time())
         if self._layer.is_server:
             _count("hch_sid_cache_hits" if info.resumed else "hch_sid_cache_misses")
-            if info.resumed and not self.session_id:
-                _count("hch_sid_stateless_resumes")
+            if info.resumed:
+                self.session_id, self._found_id = self._found_id, b""
+                if not self.session_id:
+                    _count("hch_sid_stateless_resumes")
             return
         if not info.resumed:
+            if info.identity is None:
+                self._layer.client_token = None
             if info.version != V.tls1_3:  # there NSS counts none
                 _count("hsh_sid_cache_misses")
             return
         _count("hsh_sid_cache_hits")
         if self._offered is not None:
             self._current = self._offered
-            self.session_id = self._offered.session_id
-            if self._offered.ticket:
+            self._layer.client_token = self._offered.token
+            self.session_id = self._offered.session.session_id
+            if self._offered.session.ticket:
                 _count("hsh_sid_stateless_resumes")
 
     def invalidate(self) -> None:

@@ -229,6 +229,7 @@ class SSLLayer(Connection):
         assert engine is not None
         while engine.holding:
             self._turn()
+        self._raise_if_token_is_gone()
         self._flush()
 
     def _queue_now(self, data: memoryview) -> Callable[[], None]:
@@ -326,6 +327,7 @@ class SSLLayer(Connection):
         if self.engine is None and self._opening is None:
             self._begin()
         self._raise_if_dead()
+        self._raise_if_token_is_gone()
         waits, broken = READ, None
         try:
             self._flush()
@@ -383,6 +385,11 @@ class SSLLayer(Connection):
         engine = self.engine
         if engine is not None and engine.error is not None:
             raise engine.error.with_traceback(None)
+
+    def _raise_if_token_is_gone(self) -> None:
+        """A client's connection ends with the token that it has proved itself by."""
+        if self.client_token is not None and self.first_done:
+            self.client_token.check()
 
     def _flush(self) -> None:
         """Send all that is queued.  Raises Blocked."""
