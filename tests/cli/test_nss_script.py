@@ -81,12 +81,13 @@ def run(programs: Programs, directory: Path, found: Path) -> list[str]:
         "PASSWORD": PASSWORD,
     }
     done = subprocess.run(
-        ["bash", "-c", SCRIPT], cwd=found, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=110
+        ["bash", "-c", SCRIPT], cwd=found, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=140
     )
     return (done.stdout + done.stderr).splitlines()
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_a_script_runs_with_either(ours: Programs, theirs: Programs, tmp_path: Path) -> None:
     mine, real = tmp_path / "ours", tmp_path / "theirs"
     for directory, programs in ((mine, ours), (real, theirs)):
