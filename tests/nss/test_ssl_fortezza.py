@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -181,6 +182,32 @@ def test_sessions_are_resumed(suite: int, cards: RunningSimulator) -> None:
             assert ssl.SSL_GetChannelInfo(fd).resumed == expected
             prio.PR_Close(fd)
     assert background.result == [False, True, True]
+    prio.PR_Close(listener)
+
+
+def test_a_session_that_the_clients_card_does_not_take_up_is_forgotten(cards: RunningSimulator, error: Callable[[], str]) -> None:
+    listener = server_socket(CBC)
+
+    def serve() -> None:
+        for _ in range(3):
+            fd, _ = prio.PR_Accept(listener, TICKS)
+            with suppress(NSPRError):
+                prio.PR_Send(fd, read_exactly(fd, 5)[::-1], 0, TICKS)
+            prio.PR_Close(fd)
+
+    with Background(serve):
+        for works in (True, False, True):
+            fd = client_socket(port_of(listener), CBC)
+            if works:
+                prio.PR_Send(fd, b"hello", 0, TICKS)
+                assert read_exactly(fd, 5) == b"olleh"
+                assert not ssl.SSL_GetChannelInfo(fd).resumed
+            else:
+                cards["card"].fail("C_SetOperationState", "CKR_SAVED_STATE_INVALID")
+                with pytest.raises(NSPRError):
+                    ssl.SSL_ForceHandshake(fd)
+                assert error() == "SSL_ERROR_SYM_KEY_UNWRAP_FAILURE"
+            prio.PR_Close(fd)
     prio.PR_Close(listener)
 
 
