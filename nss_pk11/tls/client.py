@@ -211,7 +211,7 @@ def _extensions(link: Link, config: ClientConfig, newest: Version, ticket: bytes
     found[X.supported_groups] = ext.encode_u16_list(offered_groups)
     if newest >= V.tls1_2:
         found[X.signature_algorithms] = ext.encode_u16_list(config.schemes)
-    if config.alpn:
+    if config.alpn and link.previous is None:  # NSS refuses it in a renegotiation
         found[X.application_layer_protocol_negotiation] = ext.encode_alpn(config.alpn)
     if config.request_ocsp:
         found[X.status_request] = ext.OCSP_REQUEST

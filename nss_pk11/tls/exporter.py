@@ -10,6 +10,7 @@ from ..errors import ConfigurationError
 from .codepoints import V
 from .events import ConnectionInfo
 from .link import Agreed
+from .signatures import UNREADABLE
 from .ssl3 import prf
 from .tls13 import schedule
 
@@ -56,6 +57,9 @@ def _server_end_point(info: ConnectionInfo, is_server: bool) -> bytes:
     chain = identity.chain if identity is not None else info.peer_chain
     if not chain or (is_server and identity is None):
         raise ConfigurationError("tls-server-end-point: this connection used no server certificate")
-    algorithm = load_der_x509_certificate(chain[0]).signature_hash_algorithm
+    try:
+        algorithm = load_der_x509_certificate(chain[0]).signature_hash_algorithm
+    except UNREADABLE:
+        raise ConfigurationError("tls-server-end-point: the server's certificate is signed in an unknown way") from None
     name = algorithm.name if algorithm is not None and algorithm.name not in ("md5", "sha1") else "sha256"
     return hashlib.new(name, chain[0]).digest()

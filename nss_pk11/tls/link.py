@@ -126,6 +126,7 @@ class Link:
         self.handshaking = True
         self.info = ConnectionInfo()
         self.info.version = self.previous.info.version
+        self.info.alpn = self.previous.info.alpn  # what speaks above does not change in the middle; NSS and OpenSSL agree
 
     def stay(self) -> None:
         """The peer wants no other handshake: go on as before."""

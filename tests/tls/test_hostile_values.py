@@ -14,7 +14,7 @@ from asn1crypto import x509
 from asn1crypto.core import ParsableOctetString
 from asn1crypto.keys import PublicKeyInfo, RSAPublicKey
 
-from nss_pk11.errors import NSPRError
+from nss_pk11.errors import ConfigurationError, NSPRError
 from nss_pk11.net.stepdown import step_down
 from nss_pk11.sessions import TicketKeys
 from nss_pk11.tls.codepoints import ExtensionType, HandshakeType, Version
@@ -57,6 +57,7 @@ Change = Callable[[bytes], bytes]  # of DER
 
 _RSA = bytes.fromhex("300d06092a864886f70d010101")  # AlgorithmIdentifiers of keys
 _KEA = bytes.fromhex("300d0609608648016502010116")
+_SHA256_RSA = bytes.fromhex("06092a864886f70d01010b")  # of signatures
 _X400_ADDRESS = bytes.fromhex("3004a3023000")  # GeneralNames of a kind that `cryptography` does not read
 
 
@@ -108,6 +109,18 @@ def test_server_certificate_with_a_name_of_an_unknown_kind(engine_pki: PKI) -> N
     identity = with_leaf(drive.identity(engine_pki.server("rsa")), _x400_address)
     server, client = drive.server(identities=(identity,), **only(V.tls1_2)), drive.client(**only(V.tls1_2))
     refused(client, server, "SEC_ERROR_BAD_DER")
+
+
+def test_server_certificate_signed_in_an_unknown_way(engine_pki: PKI) -> None:
+    """There is no binding to it then (RFC 5929 section 4.1)."""
+    identity = with_leaf(
+        drive.identity(engine_pki.server("rsa")), lambda leaf: leaf.replace(_SHA256_RSA, _SHA256_RSA[:-1] + b"\x7f")
+    )
+    server, client = drive.server(identities=(identity,), **only(V.tls1_2)), drive.client(**only(V.tls1_2))
+    exchange(server, client)
+    assert client.engine.handshake_complete
+    with pytest.raises(ConfigurationError, match="unknown way"):
+        client.engine.channel_binding("tls-server-end-point")
 
 
 def test_server_certificate_for_fortezza_where_it_has_no_place(engine_pki: PKI) -> None:

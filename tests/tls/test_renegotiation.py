@@ -15,7 +15,7 @@ from nss_pk11.errors import Alert, ConfigurationError, NSPRError
 from nss_pk11.sessions import TicketKeys
 from nss_pk11.tls import client as client_module
 from nss_pk11.tls import engine as engine_module
-from nss_pk11.tls.codepoints import Version
+from nss_pk11.tls.codepoints import ExtensionType, Version
 from nss_pk11.tls.config import ClientConfig, ServerConfig
 from nss_pk11.tls.events import HandshakeCompleted, RenegotiationDeclined
 from nss_pk11.tls.messages import extensions as ext
@@ -437,6 +437,20 @@ def test_a_peer_that_forgets_the_extended_master_secret(engine_pki: PKI, by: str
     assert ours.error is not None
     assert ours.error.name == "SSL_ERROR_MISSING_EXTENDED_MASTER_SECRET"
     assert theirs.alert == Alert.handshake_failure
+
+
+@BY
+def test_the_protocol_above_stays(engine_pki: PKI, monkeypatch: pytest.MonkeyPatch, by: str) -> None:
+    """Who offers it again is not listened to; NSS would refuse."""
+    server, client = pair(engine_pki, {"alpn": ("h2", "http/1.1")}, {"alpn": ("http/1.1",)})
+    honest = client_module._extensions
+    for more in ({}, {ExtensionType.application_layer_protocol_negotiation: ext.encode_alpn(("h2",))}):
+        offered: list[ext.Extensions] = []
+        monkeypatch.setattr(client_module, "_extensions", lambda *a, m=more, o=offered: o.append(honest(*a)) or o[0] | m)
+        start(by, server, client)
+        settle(server, client)
+        assert ExtensionType.application_layer_protocol_negotiation not in offered[0]
+        assert client.engine.info.alpn == server.engine.info.alpn == "http/1.1"
 
 
 @pytest.mark.parametrize("name", ["", "other.example"])

@@ -84,6 +84,8 @@ class ServerHandshake:
         self.transcript.add(hello.raw)
         if self.version == V.ssl3:  # knows no extension but RFC 5746's, whatever the client hoped for
             hello.extensions = {kind: body for kind, body in hello.extensions.items() if kind == X.renegotiation_info}
+        if self.link.previous is not None:  # the protocol above stays as it is
+            hello.extensions.pop(X.application_layer_protocol_negotiation, None)
         self.offer = Offer.of(hello, self.config, self.version)
         renegotiation.check_client_hello(self.link, self.config, hello)
         self.answers = negotiation.answer_client(hello, self.config, self.info)
