@@ -223,9 +223,9 @@ def _key_bits(cert: CERTCertificate | None) -> int:
 
 
 def _group_bits(name: str) -> int:
-    """From names such as ffdhe2048, secp256r1, x25519, of which NSS says 256."""
+    """From names such as ffdhe2048, secp256r1, x25519."""
     digits = "".join(letter if letter.isdigit() else " " for letter in name).split()
-    return {"25519": 256}.get(digits[0], int(digits[0])) if digits else 0
+    return {"25519": 255}.get(digits[0], int(digits[0])) if digits else 0
 
 
 def _kea_type(group: str) -> int:

@@ -210,7 +210,7 @@ class TestWhatIsKnown:
             info = ssl.SSL_GetChannelInfo(fd)
             assert info.protocolVersion == version
             assert info.authKeyBits == 2048
-            assert info.keaKeyBits == 256
+            assert info.keaKeyBits in (255, 256)
             assert (info.keaType, info.authType) == (ssl.kt_ecdh, ssl.SSLAuthType.ssl_auth_rsa_sign)
             assert info.extendedMasterSecretUsed
             ssl.SSL_OptionSet(fd, ssl.SSL_SECURITY, False)
