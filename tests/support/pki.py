@@ -94,7 +94,7 @@ class Authority:
     def intermediate(self, name: str, kind: str) -> Authority:
         key = _GENERATE[kind]()
         builder = _ca_builder(_name(name), self.certificate.subject, key.public_key(), path_length=0)
-        return Authority(builder.sign(self.key, hashes.SHA256()), key)
+        return Authority(self._sign(builder), key)
 
     def issue(
         self, common_name: str, public_key: Any, *, names: tuple[str, ...] = (), purpose: str = "server", expired: bool = False
@@ -108,6 +108,10 @@ class Authority:
         builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
         if names:
             builder = builder.add_extension(x509.SubjectAlternativeName([_general_name(n) for n in names]), critical=False)
+        return self._sign(builder)
+
+    def _sign(self, builder: x509.CertificateBuilder) -> x509.Certificate:
+        """With what names our key, which Python's ssl asks for since 3.13 (RFC 5280 section 4.2.1.1)."""
         authority_id = x509.AuthorityKeyIdentifier.from_issuer_public_key(self.certificate.public_key())  # type: ignore[arg-type]
         return builder.add_extension(authority_id, critical=False).sign(self.key, hashes.SHA256())
 
