@@ -10,7 +10,10 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor
+from contextlib import closing
 from hashlib import sha256
+from multiprocessing import get_context
 from types import FrameType
 from typing import Any
 
@@ -71,38 +74,50 @@ def die_at(line: int) -> None:
     sys.settrace(trace)
 
 
+@pytest.fixture(scope="module")
+def small_process() -> Iterator[Executor]:
+    """To fork a process takes as long as it is large, and this one is, after so many tests."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as process:
+        yield process
+
+
 @pytest.mark.parametrize("before", [SMALL, LARGE, None], ids=["small", "large", "nothing"])
 @pytest.mark.parametrize("step", ["put small", "put large", "get", "delete"])
-def test_killed_at_any_line(cache: SharedServerCache, step: str, before: bytes | None) -> None:
+def test_killed_at_any_line(small_process: Executor, step: str, before: bytes | None) -> None:
     """What is left is the state from before, the new one, or none; the lock is free; and a new state can be put."""
-    name, *which = step.split()
-    new = {"small": SMALL + b"new", "large": LARGE + b"new"}[which[0]] if which else None
-    arguments = (SESSION, new) if new else (SESSION,)
+    small_process.submit(kill_at_each_line, step, before).result()
 
-    def work(line: int) -> None:
-        die_at(line)
-        getattr(cache, name)(*arguments)
 
-    line, seen = 0, set[bytes | None]()
-    while True:
-        line += 1
-        cache.delete(SESSION)
-        cache.put(b"neighbour", LARGE)
-        if before:
-            cache.put(SESSION, before)
-        status = reap(fork(lambda line=line: work(line)))  # type: ignore[misc]
-        found = cache.get(SESSION)
-        assert found in (before, new, None), line
-        assert cache.get(b"neighbour") == LARGE, line
-        cache.put(SESSION, b"afterwards")
-        assert cache.get(SESSION) == b"afterwards", line
-        seen.add(found)
-        if status == 0:
-            break
-        assert status == -signal.SIGKILL
-    assert line > 10
-    assert found == {"put": new, "get": before, "delete": None}[name]
-    assert before in seen
+def kill_at_each_line(step: str, before: bytes | None) -> None:
+    with closing(SharedServerCache(1)) as cache:
+        name, *which = step.split()
+        new = {"small": SMALL + b"new", "large": LARGE + b"new"}[which[0]] if which else None
+        arguments = (SESSION, new) if new else (SESSION,)
+
+        def work(line: int) -> None:
+            die_at(line)
+            getattr(cache, name)(*arguments)
+
+        line, seen = 0, set[bytes | None]()
+        while True:
+            line += 1
+            cache.delete(SESSION)
+            cache.put(b"neighbour", LARGE)
+            if before:
+                cache.put(SESSION, before)
+            status = reap(fork(lambda line=line: work(line)))  # type: ignore[misc]
+            found = cache.get(SESSION)
+            assert found in (before, new, None), line
+            assert cache.get(b"neighbour") == LARGE, line
+            cache.put(SESSION, b"afterwards")
+            assert cache.get(SESSION) == b"afterwards", line
+            seen.add(found)
+            if status == 0:
+                break
+            assert status == -signal.SIGKILL
+        assert line > 10
+        assert found == {"put": new, "get": before, "delete": None}[name]
+        assert before in seen
 
 
 # --- garbage ------------------------------------------------------------------------------------------------------------------
