@@ -446,7 +446,7 @@ class Engine:
                 "application data before the handshake is complete", name="SSL_ERROR_RX_UNEXPECTED_APPLICATION_DATA"
             )
         if data:
-            self._key_updates = self._warnings = 0
+            self._key_updates = self._warnings = self._link.refusals = 0
             self._link.emit(Data(data))
 
     def _receive_change_cipher_spec(self, fragment: bytes) -> None:

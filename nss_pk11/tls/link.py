@@ -52,12 +52,13 @@ class Link:
     """`handshake_input`: bytes of handshake messages received and not yet consumed; `handshake_complete`: a handshake has been
     completed; `handshaking`: one is under way; `unverified`: the peer's new keys are in force, its Finished is not verified;
     `may_resume`: the handshake may be abbreviated; `exporter_secret`, `randoms`, `client_finished`, `server_finished`: as in
-    `Agreed`; `secure_renegotiation`, `client_version`, `renegotiated`, `renegotiations`: for `ssl3.renegotiation`."""
+    `Agreed`; `secure_renegotiation`, `client_version`, `renegotiated`, `renegotiations`, `refusals`: for `ssl3.renegotiation`."""
 
     __slots__ = (
         "_flight", "_held", "client_finished", "client_version", "config", "connected", "events", "exporter_secret",
         "handshake_complete", "handshake_input", "handshaking", "info", "is_server", "may_resume", "previous", "randoms",
-        "records", "renegotiated", "renegotiations", "secure_renegotiation", "server_finished", "session_id", "unverified",
+        "records", "refusals", "renegotiated", "renegotiations", "secure_renegotiation", "server_finished", "session_id",
+        "unverified",
     )  # fmt: skip
 
     def __init__(self, config: Config, is_server: bool) -> None:
@@ -73,6 +74,7 @@ class Link:
         self.exporter_secret = self.randoms = self.client_finished = self.server_finished = b""
         self.client_version = 0  # of the first ClientHello
         self.renegotiations = 0  # asked for by the peer
+        self.refusals = 0  # of that, in a row
         self.handshake_complete = self.secure_renegotiation = self.renegotiated = self.unverified = False
         self.handshaking = self.may_resume = True
         self.connected: Connected | None = None

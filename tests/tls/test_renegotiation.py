@@ -353,6 +353,18 @@ def test_a_server_that_never_stops(engine_pki: PKI) -> None:
     assert isinstance(server.events[-1], RenegotiationDeclined)
 
 
+@BY
+def test_a_peer_that_asks_now_and_then(engine_pki: PKI, by: str) -> None:
+    """Some renew their keys so."""
+    server, client = pair(
+        engine_pki, {"renegotiation": "never"} if by == "client" else {}, {"renegotiation": "never"} if by == "server" else {}
+    )
+    for _ in range(renegotiation.MAX_REFUSALS + 2):
+        start(by, server, client)
+        exchange(server, client)
+        talk(server, client)
+
+
 def broken(judge: Driver, told: Driver, alert: Alert, name: str) -> None:
     exchange(judge, told)
     assert judge.error is not None, "nobody noticed"

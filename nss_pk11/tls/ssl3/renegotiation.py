@@ -28,7 +28,7 @@ from ..messages.hello import ClientHello, ServerHello
 from ..suites import EMPTY_RENEGOTIATION_INFO_SCSV
 from ..waits import NO_RENEGOTIATION, Receive
 
-MAX_REFUSALS = 4  # in a row; a peer that keeps asking is not listening
+MAX_REFUSALS = 4  # in a row, without data between them; a peer that keeps asking is not listening
 MAX_RENEGOTIATIONS = 16  # that the peer asks for, of one connection: each may cost a token a signature
 
 NO_RENEGOTIATION_WARNING = bytes((1, Alert.no_renegotiation))
@@ -47,7 +47,7 @@ class Again(NamedTuple):
 
 def as_server(link: Link, config: ServerConfig) -> Steps[tuple[ClientHello, ServerConfig]]:
     """The ClientHello that begins the next handshake, and the settings for it."""
-    refusals = 0
+    link.refusals = 0
     while True:
         raw = yield Receive(H.client_hello, *((NO_RENEGOTIATION,) if link.handshaking else ()))
         assert isinstance(link.config, ServerConfig)
@@ -61,7 +61,7 @@ def as_server(link: Link, config: ServerConfig) -> Steps[tuple[ClientHello, Serv
         elif link.handshaking or _takes(link, config):
             break
         else:
-            refusals = _refuse(link, refusals)
+            _refuse(link)
     hello = ClientHello.decode(raw)
     link.open_again()
     link.info.client_random = hello.random
@@ -75,7 +75,7 @@ def as_client(link: Link, config: ClientConfig) -> Steps[ClientConfig]:
 
     A server that asks wants to see who we are, so what it gets is a full handshake.
     """
-    refusals = 0
+    link.refusals = 0
     while True:
         raw = yield Receive(H.hello_request)
         assert isinstance(link.config, ClientConfig)
@@ -87,7 +87,7 @@ def as_client(link: Link, config: ClientConfig) -> Steps[ClientConfig]:
         if _takes(link, config):
             link.may_resume = False
             break
-        refusals = _refuse(link, refusals)
+        _refuse(link)
     link.open_again()
     return config
 
@@ -125,14 +125,14 @@ def _takes(link: Link, config: Config) -> bool:
     return link.renegotiations <= MAX_RENEGOTIATIONS and allowed(link, config)
 
 
-def _refuse(link: Link, refusals: int) -> int:
+def _refuse(link: Link) -> None:
     """With a warning (RFC 5246 section 7.2.2); SSL 3.0 has none, so its connection ends (RFC 5746 section 4.5)."""
-    if refusals == MAX_REFUSALS:
+    if link.refusals == MAX_REFUSALS:
         raise RenegotiationRefused(f"peer asked for renegotiation {MAX_REFUSALS + 1} times")
     if link.info.version == V.ssl3:
         raise RenegotiationRefused("peer asked for renegotiation")
     link.records.send(C.alert, NO_RENEGOTIATION_WARNING)
-    return refusals + 1
+    link.refusals += 1
 
 
 # --- RFC 5746 ------------------------------------------------------------------------------------------------------------
