@@ -140,8 +140,10 @@ class Connection(Layer):
             self._end = True
 
     def _gather(self) -> None:
-        """What came before an error."""
+        """What came before an error.  A goodbye in the first handshake is an end like any other (ssl3gthr.c)."""
         assert self.engine is not None
+        if self.engine.error is not None and self.engine.peer_closed and not self.first_done:
+            self.engine.error.name = "PR_END_OF_FILE_ERROR"
         for event in self.engine.events():
             if isinstance(event, Data | ForgetSession | HandshakeCompleted):
                 self._handle(event)

@@ -42,10 +42,12 @@ def SSL_ImportFD(model: PRFileDesc | None, fd: PRFileDesc) -> PRFileDesc:
     """Put SSL on a socket, with all settings of `model`, or the defaults (ssl.h).  Returns `fd` itself.
 
     A socket that is not connected yet learns its role from PR_Connect or PR_Accept; one that is needs SSL_ResetHandshake.
-    Raises NSPRError: PR_BAD_DESCRIPTOR_ERROR where `model` has no SSL; SEC_ERROR_INVALID_ARGS, where C puts a second layer on a
-    socket that has one.
+    Raises NSPRError: PR_BAD_DESCRIPTOR_ERROR where `model` has no SSL, or `fd` is none or closed; SEC_ERROR_INVALID_ARGS, where
+    C puts a second layer on a socket that has one.
     """
     settings = Settings.defaults if model is None else layer_of(model).settings
+    if not isinstance(fd, PRFileDesc) or fd.layer.bottom.sock.fileno() < 0:
+        raise NSPRError("there is no socket to put SSL on", name="PR_BAD_DESCRIPTOR_ERROR")
     if not isinstance(fd.layer, SocketLayer):
         raise ConfigurationError("there is SSL on this socket already")
     try:

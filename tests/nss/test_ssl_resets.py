@@ -84,6 +84,31 @@ def test_everything_at_once(files: Path, version: python_ssl.TLSVersion, call: s
             prio.PR_Read(fd, 100)
 
 
+GOODBYE = b"\x15\x03\x03\x00\x02\x01\x00"
+
+
+@pytest.mark.parametrize("paused", [False, True])
+def test_a_goodbye_in_the_handshake(files: Path, paused: bool) -> None:
+    """An end like any other, as in NSS; also where it was read while a hook had put its answer off."""
+    with by_hand(server_context(files, version=TLS1_2)) as (fd, far):
+        ssl.SSL_AuthCertificateHook(fd, lambda *_: ssl.SECWouldBlock if paused else None, None)
+        with pytest.raises(NSPRError, match="PR_WOULD_BLOCK_ERROR"):
+            ssl.SSL_ForceHandshake(fd)
+        if paused:
+            far.receive()
+            assert not far.step(far.peer.do_handshake)
+        far.flush(GOODBYE)
+        arrived(fd)
+        while paused and ssl.SSL_PeerCertificate(fd) is None:
+            with pytest.raises(NSPRError, match="PR_WOULD_BLOCK_ERROR"):
+                ssl.SSL_ForceHandshake(fd)
+        if paused:
+            ssl.SSL_AuthCertificateComplete(fd, 0)
+        for _ in range(2):
+            with pytest.raises(NSPRError, match="PR_END_OF_FILE_ERROR"):
+                ssl.SSL_ForceHandshake(fd)
+
+
 @pytest.fixture
 def served(files: Path) -> Iterator[tuple[PRFileDesc, ByHand]]:
     """A server of ours, not blocking, and its client of TLS 1.2, whose session has an id."""

@@ -115,6 +115,14 @@ class TestImporting:
         for fd in (model, plain):
             prio.PR_Close(fd)
 
+    def test_no_socket(self, error: Callable[[], str]) -> None:
+        closed = prio.PR_NewTCPSocket()
+        prio.PR_Close(closed)
+        for fd in (closed, None):
+            with pytest.raises(NSPRError, match="PR_BAD_DESCRIPTOR_ERROR"):
+                ssl.SSL_ImportFD(None, fd)  # type: ignore[arg-type]
+            assert error() == "PR_BAD_DESCRIPTOR_ERROR"
+
     def test_ssl_twice(self) -> None:
         fd = ssl.SSL_ImportFD(None, prio.PR_NewTCPSocket())
         with pytest.raises(NSPRError, match="SEC_ERROR_INVALID_ARGS"):
