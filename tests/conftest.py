@@ -22,7 +22,7 @@ MATRIX = "tests/interop/test_matrix"
 
 
 def pytest_collection_finish() -> None:
-    """Thousands of tests are there until the end: the garbage collector need not look at them all each time (a tenth of a run)."""
+    """Thousands of tests are there until the end: the garbage collector need not go through all of them each time."""
     gc.collect()
     gc.freeze()
 
