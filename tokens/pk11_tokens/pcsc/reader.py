@@ -133,7 +133,7 @@ class Reader:
         (configuration / "vpcd").write_text("".join(lines))
         self.socket_path.unlink(missing_ok=True)
         command = ["sh", "-c", _ACTIVATE, daemon, "--foreground", "--info", "--config", str(configuration)]
-        with socket.socket(socket.AF_UNIX) as listener, self.log_path.open("ab") as log:
+        with socket.socket(socket.AF_UNIX) as listener, self.log_path.open("wb") as log:
             listener.bind(str(self.socket_path))
             listener.listen()
             self._daemon = subprocess.Popen(command, stdin=listener.fileno(), stdout=log, stderr=log)
