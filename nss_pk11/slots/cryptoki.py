@@ -169,6 +169,8 @@ class Library(lib):
         except (OSError, AttributeError, PKCS11Error) as error:
             raise TokenError(f"no PKCS #11 module: {error}", name="SEC_ERROR_NO_MODULE", module=path) from None
         library.functions = functions
+        # Defect: what frees a library calls C_Finalize by methods that are gone when Python 3.13 ends, and complains.
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(library))
         return library
 
     def __init__(self, path: str, parameters: str = "") -> None:
