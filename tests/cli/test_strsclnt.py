@@ -16,6 +16,7 @@ import pytest
 
 from nss_pk11.cli.nsstools import identity, strsclnt
 from nss_pk11.cli.nsstools.stressing import Client
+from nss_pk11.nss import _sidcaches
 from nss_pk11.nss._settings import Settings
 from nss_pk11.nss.pk11pub import PK11_SetPasswordFunc
 from nss_pk11.nss.prio import PRFileDesc, PRNetAddr
@@ -208,6 +209,7 @@ def test_a_card_that_is_pulled_and_put_back(
     arrivals: list[bool] = []
     connect = Client._reach
     monkeypatch.setattr(Client, "_reach", reach)
+    monkeypatch.setattr(_sidcaches, "_statistics", _sidcaches.SSL3Statistics())  # as in a process that begins
     monkeypatch.setattr(identity, "threading", SimpleNamespace(Event=Patience, Lock=threading.Lock))
     with theirs.selfserv("-r", "-r", "-v") as server:
         status = strsclnt.main(["-p", str(server.port), *wallet, "-N", "-c", "5", "-t", "1", "localhost"])
