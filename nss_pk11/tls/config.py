@@ -188,9 +188,7 @@ class Config:
 
     def _usable_with(self, offered: frozenset[str] | None) -> tuple[Suite, ...]:
         return tuple(
-            suite
-            for suite in self.suites
-            if self._has_version_for(suite) and (offered is None or suite.mechanisms <= offered)
+            suite for suite in self.suites if self._has_version_for(suite) and (offered is None or suite.mechanisms <= offered)
         )
 
     def at_start(self) -> Self:
